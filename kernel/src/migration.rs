@@ -1,0 +1,93 @@
+//! The schema: migrations, and the partitions of the histories.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, migrate::Migrator, postgres::PgConnectOptions};
+use uuid::Uuid;
+
+use crate::{clock::Timestamp, db::Error};
+
+/// Every migration, in order, compiled in.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// Histories, partitioned by the day in their UUIDv7.
+const PARTITIONED: [&str; 4] = ["inventory_movements", "events", "streams", "attempts"];
+
+/// Partitions are made this many days ahead, so that a sweeper that has been away for a week harms nobody.
+const DAYS_AHEAD: u64 = 14;
+
+/// What can go wrong while the schema is brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// The database can't be reached, or refuses a statement.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// A migration fails, or the schema is of a newer binary.
+    #[error("migration failed: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for MigrationError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Applies what is missing, one process at a time (sqlx takes an advisory lock), and makes the partitions that are needed from `now` on.
+pub async fn run(options: &PgConnectOptions, now: Timestamp) -> Result<(), MigrationError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    MIGRATOR.run_direct(None, &mut connection, false).await?;
+    ensure_partitions(&mut connection, now).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Makes the daily partitions from the day of `now` to [`DAYS_AHEAD`] days later. Needs the tables' owner.
+pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) -> Result<(), Error> {
+    let today = DateTime::<Utc>::from(now).date_naive();
+    let mut tx = connection.begin().await?;
+    // Two processes that start at once would both find a partition missing.
+    tx.execute("select pg_advisory_xact_lock(hashtext('stoa.partitions'))").await?;
+    let rows = tx.fetch_all("select relname::text from pg_catalog.pg_class where relispartition").await?;
+    let existing = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+    for day in (0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead))) {
+        for table in PARTITIONED {
+            let partition = format!("{table}_{}", day.format("%Y%m%d"));
+            if !existing.contains(&partition) {
+                create_partition(&mut tx, table, &partition, day).await?;
+            }
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Makes one partition, unless the one by default has rows of that day: those must be moved first, and nothing may keep a process from starting.
+async fn create_partition(tx: &mut PgConnection, table: &str, partition: &str, day: NaiveDate) -> Result<(), Error> {
+    let Some(next) = day.succ_opt() else { return Ok(()) };
+    let (from, to) = (first_id_of(day), first_id_of(next));
+    let mut savepoint = tx.begin().await?;
+    // Policies are the parent's; asked by its own name, a partition shows nothing, not even to its owner.
+    let statement = format!(
+        "create table {partition} partition of {table} for values from ('{from}') to ('{to}');
+        alter table {partition} enable row level security, force row level security"
+    );
+    match savepoint.execute(AssertSqlSafe(statement)).await {
+        Err(sqlx::Error::Database(error)) if error.is_check_violation() => {
+            savepoint.rollback().await?;
+            tracing::warn!(partition.name = partition, error = %error, "a partition is missing: its rows lie in the one by default");
+        }
+        made => {
+            made?;
+            savepoint.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+/// The smallest UUIDv7 of a day.
+fn first_id_of(day: NaiveDate) -> Uuid {
+    let millis = day.and_time(NaiveTime::MIN).and_utc().timestamp_millis();
+    Uuid::from_u128(u128::try_from(millis).unwrap_or(0) << 80)
+}
