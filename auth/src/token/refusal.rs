@@ -1,0 +1,85 @@
+//! Why no token is issued (RFC 6749, section 5.2; RFC 8707, section 2).
+
+use kernel::{
+    db,
+    problem::{self, Problem},
+};
+
+use crate::Error;
+
+/// Why no token is issued. The sentence is shown to the client.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request lacks a parameter, repeats one, or proves the client in two ways.
+    #[error("{0}")]
+    InvalidRequest(&'static str),
+    /// There is no such client, or its secret is another.
+    #[error("The client id or the client secret is wrong.")]
+    InvalidClient,
+    /// Another grant than those of the metadata.
+    #[error("The grant type must be client_credentials.")]
+    UnsupportedGrantType,
+    /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
+    #[error(
+        "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}}, who has a living grant for this client."
+    )]
+    InvalidTarget,
+    /// A scope that does not exist, or none that is granted.
+    #[error("The scope is unknown, or nothing of it is granted.")]
+    InvalidScope,
+    /// The database is away.
+    #[error("The token can't be issued at the moment.")]
+    Unavailable(#[source] Box<Problem>),
+    /// Something is wrong on our side.
+    #[error("The token can't be issued.")]
+    Server(#[source] Box<Problem>),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let problem = Box::new(Problem::from(error));
+        if *problem.kind == problem::UNAVAILABLE {
+            Self::Unavailable(problem)
+        } else {
+            Self::Server(problem)
+        }
+    }
+}
+
+impl From<db::Error> for Refusal {
+    fn from(error: db::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl Refusal {
+    /// The value of `error`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidTarget => "invalid_target",
+            Self::InvalidScope => "invalid_scope",
+            Self::Unavailable(_) => "temporarily_unavailable",
+            Self::Server(_) => "server_error",
+        }
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::InvalidClient => 401,
+            Self::Unavailable(problem) | Self::Server(problem) => problem.kind.status,
+            _ => 400,
+        }
+    }
+
+    /// The problem on our side, for the log and for `Retry-After`; `None` if the fault is the client's.
+    pub fn into_problem(self) -> Option<Box<Problem>> {
+        match self {
+            Self::Unavailable(problem) | Self::Server(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}

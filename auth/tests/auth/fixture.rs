@@ -1,0 +1,229 @@
+//! An installation on a database of its own, and processes of it.
+
+use std::sync::Arc;
+
+use auth::{
+    Bearer, Error, GrantView, Issuer, SigningKeys,
+    client::app::{self, AppInput, NewApp},
+    grant::{self, Grant, GrantInput},
+    http, merchant,
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::BodyExt;
+use kernel::{
+    actor::Actor,
+    clock::Clock,
+    db::Database,
+    id::{AppId, GrantId, MerchantId, RequestId},
+    keyring::Keyring,
+    test_database::{self, TestDatabase},
+};
+use tower::ServiceExt;
+
+pub(crate) const ISSUER: &str = "https://stoa.example";
+
+pub(crate) struct Installation {
+    pub(crate) database: TestDatabase,
+    pub(crate) clock: Clock,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) issuer: Issuer,
+}
+
+/// What one `stoa serve` holds.
+pub(crate) struct Process {
+    pub(crate) database: Database,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) view: Arc<GrantView>,
+    pub(crate) bearer: Bearer,
+    pub(crate) router: Router,
+    clock: Clock,
+}
+
+/// A merchant, an app, and a grant between them.
+pub(crate) struct Install {
+    pub(crate) merchant: MerchantId,
+    pub(crate) app: NewApp,
+    pub(crate) grant: Grant,
+}
+
+pub(crate) fn terms(scopes: &str) -> GrantInput {
+    GrantInput {
+        scopes: scopes.parse().unwrap(),
+        locations: None,
+        personal_data: false,
+        expires_at: None,
+    }
+}
+
+impl Installation {
+    pub(crate) async fn new() -> Self {
+        Self {
+            database: TestDatabase::create().await.unwrap(),
+            clock: Clock::manual(Clock::system().now()),
+            keyring: Arc::new(test_database::keyring().unwrap()),
+            issuer: Issuer::parse(ISSUER).unwrap(),
+        }
+    }
+
+    pub(crate) async fn process(&self) -> Process {
+        let database = self.database.api();
+        let keys = SigningKeys::load_or_create(
+            database.clone(),
+            Arc::clone(&self.keyring),
+            self.clock.clone(),
+        );
+        let keys = Arc::new(keys.await.unwrap());
+        let view = Arc::new(GrantView::new(database.clone(), self.clock.clone()));
+        let bearer = Bearer::new(
+            self.issuer.clone(),
+            Arc::clone(&keys),
+            Arc::clone(&view),
+            self.clock.clone(),
+        );
+        let state = http::State {
+            issuer: self.issuer.clone(),
+            keys: Arc::clone(&keys),
+            database: database.clone(),
+            clock: self.clock.clone(),
+        };
+        let router = http::router(state);
+        Process {
+            database,
+            keys,
+            view,
+            bearer,
+            router,
+            clock: self.clock.clone(),
+        }
+    }
+
+    pub(crate) async fn merchant(&self) -> MerchantId {
+        let id = MerchantId::new(self.clock.now());
+        let mut tx = self.database.api().enter(id).await.unwrap();
+        let input = merchant::MerchantInput {
+            name: "Corner Books".to_owned(),
+        };
+        merchant::create(&mut tx, &self.keyring, id, input, self.clock.now())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub(crate) async fn app(&self) -> NewApp {
+        let mut tx = self.database.api().begin().await.unwrap();
+        let input = AppInput {
+            name: "Parcel Desk".to_owned(),
+        };
+        let app = app::create(&mut tx, input, self.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        app
+    }
+
+    pub(crate) async fn consent(
+        &self,
+        merchant: MerchantId,
+        app: AppId,
+        input: GrantInput,
+    ) -> Result<Grant, Error> {
+        let now = self.clock.now();
+        let mut tx = self.database.api().enter(merchant).await.unwrap();
+        let grant =
+            grant::create_or_change(&mut tx, merchant, app, input, RequestId::new(now), now)
+                .await?;
+        tx.commit().await.unwrap();
+        Ok(grant)
+    }
+
+    pub(crate) async fn revoke(&self, merchant: MerchantId, grant: GrantId) -> Grant {
+        let now = self.clock.now();
+        let mut tx = self.database.api().enter(merchant).await.unwrap();
+        let grant = grant::revoke(&mut tx, merchant, grant, RequestId::new(now), now)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        grant
+    }
+
+    pub(crate) async fn install(&self, input: GrantInput) -> Install {
+        let (merchant, app) = (self.merchant().await, self.app().await);
+        let grant = self.consent(merchant, app.app.id, input).await.unwrap();
+        Install {
+            merchant,
+            app,
+            grant,
+        }
+    }
+}
+
+impl Process {
+    pub(crate) async fn verify(&self, token: &str) -> Result<Actor, Error> {
+        self.bearer
+            .verify(token, RequestId::new(self.clock.now()))
+            .await
+    }
+
+    /// A token for all that the grant gives.
+    pub(crate) async fn token(&self, install: &Install) -> String {
+        let form = format!(
+            "grant_type=client_credentials&resource={ISSUER}/merchants/{}",
+            install.merchant
+        );
+        let answer = self.post(&[basic(&install.app)], &form).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.json);
+        answer.json["access_token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn post(
+        &self,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        let mut request = Request::post("/oauth/token")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        self.send(request.body(Body::from(form.to_owned())).unwrap())
+            .await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        Answer {
+            status,
+            headers,
+            json: serde_json::from_slice(&body).unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) json: serde_json::Value,
+}
+
+pub(crate) fn basic(app: &NewApp) -> (header::HeaderName, String) {
+    basic_of(&app.app.id.to_string(), app.client_secret.expose())
+}
+
+pub(crate) fn basic_of(id: &str, secret: &str) -> (header::HeaderName, String) {
+    (
+        header::AUTHORIZATION,
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}"))),
+    )
+}

@@ -1,0 +1,15 @@
+//! The authorization server on a real database: grants, keys, the token endpoint, and verification.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod endpoint;
+mod fixture;
+mod grants;
+mod keys;
+mod tokens;
+mod view;
