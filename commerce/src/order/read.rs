@@ -1,0 +1,81 @@
+//! Reading orders.
+
+use std::collections::HashMap;
+
+use kernel::{
+    actor::Actor,
+    clock::Timestamp,
+    page::{Page, PageRequest},
+    scope::Scope,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use super::{CustomerId, Order, OrderId, OrderStatus, OrderTransition, store};
+use crate::Error;
+
+/// Which orders a list shows; all of them by default. Conditions add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderFilter {
+    /// Only those of this status.
+    pub status: Option<OrderStatus>,
+    /// Only those of this customer.
+    pub customer: Option<CustomerId>,
+    /// Only those changed after this time.
+    pub updated_after: Option<Timestamp>,
+}
+
+/// Where a page of orders ends: the list runs by time of change, so that what changes while somebody pages is met again at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderKey(Timestamp, OrderId);
+
+impl OrderKey {
+    /// The key of an order, for cursors of single rows.
+    pub fn of(order: &Order) -> Self {
+        Self(order.updated_at, order.id)
+    }
+}
+
+/// One order, without personal data: see [`reveal`](super::reveal).
+pub async fn get(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<Order, Error> {
+    get_many(tx, actor, &[id]).await?.remove(&id).ok_or_else(|| Error::not_found("order", id))
+}
+
+/// The order of this external id.
+pub async fn get_by_external_id(tx: &mut PgConnection, actor: &Actor, external_id: &str) -> Result<Order, Error> {
+    actor.access.require(Scope::OrdersRead)?;
+    let id = store::id_of_external_id(tx, actor.merchant, external_id).await?;
+    let found = match id {
+        Some(id) => get_many(tx, actor, &[id]).await?.remove(&id),
+        None => None,
+    };
+    found.ok_or_else(|| Error::not_found("order", external_id))
+}
+
+/// Those of `ids` that are there and visible, for loaders. Two statements, however many.
+pub async fn get_many(tx: &mut PgConnection, actor: &Actor, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, Error> {
+    actor.access.require(Scope::OrdersRead)?;
+    let orders = store::select_many(tx, actor.merchant, ids).await?;
+    let visible = orders.into_iter().filter(|order| actor.access.sees_any_location(&order.locations()));
+    Ok(visible.map(|order| (order.id, order)).collect())
+}
+
+/// The orders, those changed last at the end.
+pub async fn list(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    filter: &OrderFilter,
+    page: &PageRequest<OrderKey>,
+) -> Result<Page<Order>, Error> {
+    actor.access.require(Scope::OrdersRead)?;
+    let visible = actor.access.location_uuids();
+    let after = page.after.as_ref().map(|&OrderKey(time, id)| (time, id));
+    let rows = store::list(tx, actor.merchant, visible.as_deref(), filter, after, page.fetch_count()).await?;
+    Ok(Page::from_rows(rows, page, OrderKey::of))
+}
+
+/// How an order came to be what it is, from its beginning.
+pub async fn transitions(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<Vec<OrderTransition>, Error> {
+    get(tx, actor, id).await?;
+    Ok(store::select_transitions(tx, actor.merchant, id).await?)
+}
