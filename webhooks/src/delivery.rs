@@ -1,0 +1,221 @@
+//! Deliveries: what is still to be sent, and what comes of each attempt.
+//!
+//! Used by the worker. A row of `deliveries` is a task of the queue; one that succeeds leaves it, one that is given up on moves to the
+//! dead letters. Cost follows what is due, never history.
+//!
+//! Invariants: a lane has one owner at a time, and what a former owner reports changes nothing: a settling transaction holds its lanes against a
+//! change of owner, and counts only what was sent under the fence that they have. A lane is let go of only if nothing was added to it since its
+//! owner looked.
+
+use std::sync::Arc;
+
+use kernel::{
+    actor::Actor,
+    clock::Timestamp,
+    db::Error,
+    id::{EventId, Id, Kind, MerchantId, RequestId},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use crate::{
+    client::Outcome,
+    endpoint::{self, DisabledReason, EndpointId},
+    event::{Event, Receiver},
+    retry::{DeadLetterReason, Decision},
+};
+
+pub(crate) mod store;
+
+/// The id of an [`Attempt`]: `att_…`.
+pub type AttemptId = Id<Attempt>;
+
+impl Kind for Attempt {
+    const PREFIX: &'static str = "att";
+}
+
+/// One attempt at a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = WebhookAttempt)]
+pub struct Attempt {
+    /// The attempt's id.
+    pub id: AttemptId,
+    /// Which attempt it was: 1, 2, 3 …; a replay begins at 1 again.
+    pub number: i32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: i32,
+    /// The HTTP status of the answer; null if there was none.
+    #[schema(required, example = 503)]
+    pub status: Option<i32>,
+    /// Why there was no answer: `dns`, `refused_address`, `connect`, `tls`, `timeout`, `protocol` or `internal`.
+    #[schema(required, example = "timeout")]
+    pub error: Option<String>,
+    /// The beginning of the answer.
+    #[schema(required)]
+    pub answer_excerpt: Option<String>,
+}
+
+impl Attempt {
+    pub(crate) fn new(number: i32, started_at: Timestamp, outcome: &Outcome) -> Self {
+        let (status, error, answer_excerpt) = match &outcome.result {
+            Ok(answer) => (
+                Some(i32::from(answer.status)),
+                None,
+                Some(answer.excerpt.clone()),
+            ),
+            Err(failure) => (None, Some(failure.kind.as_str().to_owned()), None),
+        };
+        Self {
+            id: AttemptId::new(started_at),
+            number,
+            started_at,
+            duration_ms: i32::try_from(outcome.duration.as_millis()).unwrap_or(i32::MAX),
+            status,
+            error,
+            answer_excerpt,
+        }
+    }
+}
+
+/// A process that owns lanes. Not an id that anybody sees.
+#[derive(Debug)]
+pub(crate) enum Owner {}
+
+impl Kind for Owner {
+    const PREFIX: &'static str = "own";
+}
+
+pub(crate) type OwnerId = Id<Owner>;
+
+/// A lane as it was leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) merchant: MerchantId,
+    /// Which ownership this is; every change of owner raises it.
+    pub(crate) fence: i64,
+    /// How often work had been added when it was last looked at.
+    pub(crate) signal: i64,
+}
+
+/// A delivery that is due.
+#[allow(clippy::struct_field_names, reason = "the column's name")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) merchant: MerchantId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) sequence: i64,
+    pub(crate) event: EventId,
+    /// Attempts made so far.
+    pub(crate) attempt_count: i32,
+    pub(crate) due_at: Timestamp,
+}
+
+/// Where a lane's deliveries go, and what may be seen there, as the database has it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) merchant: MerchantId,
+    /// `None`: nothing is to be sent.
+    pub(crate) url: Option<String>,
+    pub(crate) sealed_secrets: Vec<Vec<u8>>,
+    pub(crate) receiver: Receiver,
+}
+
+/// An attempt that is over, and what was decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) lease: Lease,
+    pub(crate) sequence: i64,
+    pub(crate) event: Arc<Event>,
+    pub(crate) attempt: Attempt,
+    pub(crate) decision: Decision,
+}
+
+/// What settling has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// For each report, whether it counted.
+    pub(crate) counted: Vec<bool>,
+    /// Merchants for whom events were appended.
+    pub(crate) announced: Vec<MerchantId>,
+}
+
+/// Records what came of some attempts, by arrays, in the transaction that is given. What was sent under another fence is passed over.
+pub(crate) async fn settle(
+    tx: &mut PgConnection,
+    owner: OwnerId,
+    reports: &[Report],
+    now: Timestamp,
+) -> Result<Settled, crate::error::Error> {
+    let mut endpoints: Vec<EndpointId> =
+        reports.iter().map(|report| report.lease.endpoint).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    let held = store::hold(&mut *tx, owner, &endpoints).await?;
+    let counts = |lease: Lease| held.get(&lease.endpoint) == Some(&lease.fence);
+    let counted: Vec<bool> = reports.iter().map(|report| counts(report.lease)).collect();
+    let valid: Vec<&Report> = reports
+        .iter()
+        .zip(&counted)
+        .filter(|(_, counted)| **counted)
+        .map(|(report, _)| report)
+        .collect();
+    store::insert_attempts(&mut *tx, &valid).await?;
+
+    let mut delivered = Vec::new();
+    let mut again = Vec::new();
+    let mut dead = Vec::new();
+    for report in valid {
+        match report.decision {
+            Decision::Delivered => delivered.push(report),
+            Decision::RetryAt(due_at) => again.push((report, due_at)),
+            Decision::DeadLetter(reason) => dead.push((report, reason)),
+            Decision::DisableEndpoint => dead.push((report, DeadLetterReason::EndpointGone)),
+        }
+    }
+    store::reschedule(&mut *tx, &again).await?;
+    let mut announced = Vec::new();
+    for (report, reason) in dead {
+        crate::dead_letter::bury(&mut *tx, report, reason, now).await?;
+        delivered.push(report);
+        if report.decision == Decision::DisableEndpoint {
+            let Lease {
+                endpoint, merchant, ..
+            } = report.lease;
+            let disabled =
+                endpoint::store::disable(&mut *tx, merchant, endpoint, DisabledReason::Gone, now)
+                    .await?;
+            if let Some(endpoint) = disabled {
+                endpoint::announce(&mut *tx, merchant, RequestId::new(now), now, &endpoint).await?;
+                announced.push(merchant);
+            }
+        }
+    }
+    store::remove(&mut *tx, &delivered).await?;
+    Ok(Settled { counted, announced })
+}
+
+/// The attempts at the deliveries of one event to an endpoint that the actor sees, oldest first.
+pub async fn attempts_of(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    endpoint: EndpointId,
+    event: EventId,
+) -> Result<Vec<Attempt>, crate::error::Error> {
+    endpoint::get(&mut *tx, actor, endpoint).await?;
+    Ok(attempts(tx, actor.merchant, endpoint, event).await?)
+}
+
+/// The attempts at the deliveries of one event to one endpoint, in the order in which they began.
+pub(crate) async fn attempts(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+    event: EventId,
+) -> Result<Vec<Attempt>, Error> {
+    store::attempts(tx, merchant, endpoint, event).await
+}

@@ -1,0 +1,357 @@
+//! What can be done to endpoints: each an operation that REST and GraphQL share, run once per idempotency key.
+
+use std::borrow::Cow;
+
+use kernel::{
+    actor::{Access, MissingScope},
+    clock::Timestamp,
+    event::{self, NewEvent, ResourceRef},
+    id::{GrantId, MerchantId, RequestId},
+    idempotency::{Call, Kept, Operation},
+    problem::FieldError,
+    scope::Scope,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+use sqlx::PgConnection;
+use url::Url;
+
+use super::{
+    CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
+    PER_APP_MAX, Setting, Status, Visible, store,
+};
+use crate::{
+    client::{AddressPolicy, check_url},
+    error::{Error, Refusal},
+    event::{ENDPOINT_RESOURCE, PING},
+    sign::Secret,
+};
+
+fn checked_url(text: &str, policy: AddressPolicy) -> Result<Url, Error> {
+    check_url(text, policy).map_err(|error| {
+        Error::InvalidFields(vec![FieldError::at(
+            "/url",
+            error.code(),
+            error.to_string(),
+        )])
+    })
+}
+
+/// Makes an endpoint.
+#[derive(Debug)]
+pub struct Create {
+    /// What it is to be.
+    pub input: EndpointInput,
+    /// What it is made with.
+    pub setting: Setting,
+}
+
+impl Operation for Create {
+    const NAME: &'static str = "webhook_endpoint.create";
+    const SCOPE: Scope = Scope::WebhooksWrite;
+    type Input = EndpointInput;
+    type Output = CreatedEndpoint;
+    type Error = Error;
+
+    fn input(&self) -> &EndpointInput {
+        &self.input
+    }
+
+    async fn run(
+        &self,
+        tx: &mut PgConnection,
+        Call { actor, now }: Call<'_>,
+    ) -> Result<CreatedEndpoint, Error> {
+        let Self { input, setting } = self;
+        let grant: Option<GrantId> = match input.owner {
+            Owner::Grant => Some(actor.grant),
+            Owner::Merchant => {
+                actor.access.require(Scope::MerchantAdmin)?;
+                None
+            }
+        };
+        let url = input
+            .url
+            .as_deref()
+            .map(|url| checked_url(url, setting.policy))
+            .transpose()?;
+        if store::count(tx, actor.merchant, actor.app).await? >= i64::from(PER_APP_MAX) {
+            return Err(Refusal::TooManyEndpoints.into());
+        }
+        let endpoint = Endpoint {
+            id: EndpointId::new(now),
+            url: url.map(String::from),
+            description: input.description.clone(),
+            event_types: input.event_types.clone(),
+            owner: input.owner,
+            status: Status::Enabled,
+            disabled_reason: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        let secret = Secret::generate();
+        let key = setting
+            .keyring
+            .merchant_key(&mut *tx, actor.merchant)
+            .await?;
+        let sealed = key.seal(
+            &secret_context(actor.merchant, endpoint.id),
+            secret.as_bytes(),
+        )?;
+        store::insert(tx, actor.merchant, actor.app, grant, &endpoint, &sealed).await?;
+        Ok(CreatedEndpoint {
+            endpoint,
+            secret: Some(secret.reveal()),
+        })
+    }
+}
+
+/// What a secret is sealed for, so that it opens for its own endpoint alone.
+pub(crate) fn secret_context(merchant: MerchantId, endpoint: EndpointId) -> String {
+    format!("webhook_secret:{merchant}:{endpoint}")
+}
+
+/// Changes an endpoint.
+#[derive(Debug)]
+pub struct Update {
+    /// Which, from which version, and how.
+    pub input: UpdateInput,
+    /// What it is made with.
+    pub setting: Setting,
+}
+
+/// Which endpoint is to be changed, and how.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateInput {
+    /// The endpoint.
+    pub id: EndpointId,
+    /// The version that `If-Match` names; any if absent.
+    pub version: Option<i64>,
+    /// The change.
+    pub change: EndpointChange,
+}
+
+impl Operation for Update {
+    const NAME: &'static str = "webhook_endpoint.update";
+    const SCOPE: Scope = Scope::WebhooksWrite;
+    type Input = UpdateInput;
+    type Output = Endpoint;
+    type Error = Error;
+
+    fn input(&self) -> &UpdateInput {
+        &self.input
+    }
+
+    async fn run(
+        &self,
+        tx: &mut PgConnection,
+        Call { actor, now }: Call<'_>,
+    ) -> Result<Endpoint, Error> {
+        let UpdateInput {
+            id,
+            version,
+            change,
+        } = &self.input;
+        let url = change
+            .url
+            .as_ref()
+            .and_then(Option::as_deref)
+            .map(|url| checked_url(url, self.setting.policy))
+            .transpose()?;
+        let before = store::lock(tx, Visible::to(actor), *id)
+            .await?
+            .ok_or(Error::EndpointNotFound(*id))?;
+        if version.is_some_and(|version| version != before.version) {
+            return Err(Error::VersionMismatch);
+        }
+        let mut after = before.clone();
+        if change.url.is_some() {
+            after.url = url.map(String::from);
+        }
+        if let Some(description) = &change.description {
+            after.description.clone_from(description);
+        }
+        if let Some(kinds) = &change.event_types {
+            after.event_types.clone_from(kinds);
+        }
+        if let Some(status) = change.status {
+            after.status = status;
+            let reason = before.disabled_reason.unwrap_or(DisabledReason::Requested);
+            after.disabled_reason = (status == Status::Disabled).then_some(reason);
+        }
+        if after == before {
+            return Ok(before);
+        }
+        after.version = before.version.saturating_add(1);
+        after.updated_at = now;
+        store::update(tx, actor.merchant, &after).await?;
+        let sends =
+            |endpoint: &Endpoint| endpoint.url.is_some() && endpoint.status == Status::Enabled;
+        if after.url.is_none() {
+            store::delete_deliveries(tx, actor.merchant, after.id).await?;
+        }
+        // Raised even if nothing becomes due: whoever owns the lane rereads the endpoint.
+        store::raise_lane(tx, after.id, sends(&after).then_some(now)).await?;
+        if after.status != before.status {
+            announce(tx, actor.merchant, actor.request, now, &after).await?;
+        }
+        Ok(after)
+    }
+}
+
+/// Appends the event of an endpoint that was enabled or disabled.
+pub(crate) async fn announce(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    request: RequestId,
+    now: Timestamp,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    let kind = match endpoint.status {
+        Status::Enabled => "webhook_endpoint.enabled",
+        Status::Disabled => "webhook_endpoint.disabled",
+    };
+    append(tx, merchant, request, now, kind, endpoint).await
+}
+
+async fn append(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    request: RequestId,
+    now: Timestamp,
+    kind: &'static str,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    let event = NewEvent {
+        kind,
+        resource: ResourceRef {
+            kind: ENDPOINT_RESOURCE,
+            id: endpoint.id.to_string(),
+            version: endpoint.version,
+        },
+        scope: Scope::WebhooksRead,
+        locations: Vec::new(),
+        data: to_raw_value(endpoint)?,
+        personal: None,
+    };
+    event::append(tx, merchant, request, now, &[event]).await?;
+    Ok(())
+}
+
+/// Deletes an endpoint with what waits for it and its dead letters. Its history goes with retention.
+#[derive(Debug)]
+pub struct Delete {
+    /// Which, and from which version.
+    pub input: DeleteInput,
+}
+
+/// Which endpoint is to be deleted.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteInput {
+    /// The endpoint.
+    pub id: EndpointId,
+    /// The version that `If-Match` names; any if absent.
+    pub version: Option<i64>,
+}
+
+/// An endpoint is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = DeletedWebhookEndpoint)]
+pub struct Deleted {
+    /// Which it was.
+    pub id: EndpointId,
+}
+
+impl Operation for Delete {
+    const NAME: &'static str = "webhook_endpoint.delete";
+    const SCOPE: Scope = Scope::WebhooksWrite;
+    type Input = DeleteInput;
+    type Output = Deleted;
+    type Error = Error;
+
+    fn input(&self) -> &DeleteInput {
+        &self.input
+    }
+
+    async fn run(
+        &self,
+        tx: &mut PgConnection,
+        Call { actor, .. }: Call<'_>,
+    ) -> Result<Deleted, Error> {
+        let DeleteInput { id, version } = self.input;
+        let endpoint = store::lock(tx, Visible::to(actor), id)
+            .await?
+            .ok_or(Error::EndpointNotFound(id))?;
+        if version.is_some_and(|version| version != endpoint.version) {
+            return Err(Error::VersionMismatch);
+        }
+        store::delete(tx, actor.merchant, id).await?;
+        Ok(Deleted { id })
+    }
+}
+
+/// Sends a test event of the type `ping` to one endpoint.
+#[derive(Debug)]
+pub struct Ping {
+    /// The endpoint.
+    pub id: EndpointId,
+}
+
+impl Operation for Ping {
+    const NAME: &'static str = "webhook_endpoint.ping";
+    const SCOPE: Scope = Scope::WebhooksWrite;
+    type Input = EndpointId;
+    type Output = Endpoint;
+    type Error = Error;
+
+    fn input(&self) -> &EndpointId {
+        &self.id
+    }
+
+    async fn run(
+        &self,
+        tx: &mut PgConnection,
+        Call { actor, now }: Call<'_>,
+    ) -> Result<Endpoint, Error> {
+        let endpoint = store::find(tx, Visible::to(actor), self.id)
+            .await?
+            .ok_or(Error::EndpointNotFound(self.id))?;
+        if endpoint.status == Status::Disabled {
+            return Err(Refusal::EndpointDisabled.into());
+        }
+        append(tx, actor.merchant, actor.request, now, PING, &endpoint).await?;
+        Ok(endpoint)
+    }
+}
+
+impl Kept for Endpoint {
+    fn visible_to(&self, access: &Access) -> bool {
+        shows_endpoints(access).is_ok()
+    }
+}
+
+impl Kept for CreatedEndpoint {
+    fn visible_to(&self, access: &Access) -> bool {
+        shows_endpoints(access).is_ok()
+    }
+
+    fn without_secrets(&self) -> Cow<'_, Self> {
+        Cow::Owned(Self {
+            secret: None,
+            ..self.clone()
+        })
+    }
+}
+
+impl Kept for Deleted {
+    fn visible_to(&self, access: &Access) -> bool {
+        shows_endpoints(access).is_ok()
+    }
+}
+
+fn shows_endpoints(access: &Access) -> Result<(), MissingScope> {
+    access.require(Scope::WebhooksRead)
+}

@@ -1,0 +1,394 @@
+//! The statements of endpoints, their cursors and lanes.
+
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
+
+use kernel::{
+    clock::Timestamp,
+    db::Error,
+    id::{AppId, GrantId, MerchantId},
+};
+use sqlx::PgConnection;
+
+use super::{DisabledReason, Endpoint, EndpointId, Owner, Status, Visible};
+
+pub(crate) struct Row {
+    id: EndpointId,
+    grant_id: Option<GrantId>,
+    url: Option<String>,
+    description: Option<String>,
+    event_types: Option<Vec<String>>,
+    status: String,
+    disabled_reason: Option<String>,
+    version: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl TryFrom<Row> for Endpoint {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let unknown =
+            |column: &str| Error::corrupt("endpoints", row.id, format!("unknown {column}"));
+        Ok(Self {
+            status: match row.status.as_str() {
+                "enabled" => Status::Enabled,
+                "disabled" => Status::Disabled,
+                _ => return Err(unknown("status")),
+            },
+            disabled_reason: match row.disabled_reason.as_deref() {
+                None => None,
+                Some("requested") => Some(DisabledReason::Requested),
+                Some("gone") => Some(DisabledReason::Gone),
+                Some(_) => return Err(unknown("disabled_reason")),
+            },
+            id: row.id,
+            url: row.url,
+            description: row.description,
+            event_types: row.event_types,
+            owner: if row.grant_id.is_some() {
+                Owner::Grant
+            } else {
+                Owner::Merchant
+            },
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+pub(crate) async fn find(
+    tx: &mut PgConnection,
+    visible: Visible,
+    id: EndpointId,
+) -> Result<Option<Endpoint>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: EndpointId",
+            grant_id as "grant_id: GrantId",
+            url,
+            description,
+            event_types,
+            status,
+            disabled_reason,
+            version,
+            created_at as "created_at: Timestamp",
+            updated_at as "updated_at: Timestamp"
+        from endpoints
+        where merchant_id = $1
+            and id = $2
+            and ($3::uuid is null or app_id = $3)"#,
+        visible.merchant as MerchantId,
+        id as EndpointId,
+        visible.app as Option<AppId>,
+    )
+    .fetch_optional(tx)
+    .await?;
+    row.map(Endpoint::try_from).transpose()
+}
+
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    visible: Visible,
+    id: EndpointId,
+) -> Result<Option<Endpoint>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: EndpointId",
+            grant_id as "grant_id: GrantId",
+            url,
+            description,
+            event_types,
+            status,
+            disabled_reason,
+            version,
+            created_at as "created_at: Timestamp",
+            updated_at as "updated_at: Timestamp"
+        from endpoints
+        where merchant_id = $1
+            and id = $2
+            and ($3::uuid is null or app_id = $3)
+        for update"#,
+        visible.merchant as MerchantId,
+        id as EndpointId,
+        visible.app as Option<AppId>,
+    )
+    .fetch_optional(tx)
+    .await?;
+    row.map(Endpoint::try_from).transpose()
+}
+
+pub(super) async fn list(
+    tx: &mut PgConnection,
+    visible: Visible,
+    after: Option<EndpointId>,
+    count: i64,
+) -> Result<Vec<Endpoint>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: EndpointId",
+            grant_id as "grant_id: GrantId",
+            url,
+            description,
+            event_types,
+            status,
+            disabled_reason,
+            version,
+            created_at as "created_at: Timestamp",
+            updated_at as "updated_at: Timestamp"
+        from endpoints
+        where merchant_id = $1
+            and ($2::uuid is null or app_id = $2)
+            and ($3::uuid is null or id > $3)
+        order by id
+        limit $4"#,
+        visible.merchant as MerchantId,
+        visible.app as Option<AppId>,
+        after as Option<EndpointId>,
+        count,
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter().map(Endpoint::try_from).collect()
+}
+
+/// The ids of all endpoints that are visible, as events about them spell them.
+pub(crate) async fn visible_ids(
+    tx: &mut PgConnection,
+    visible: Visible,
+) -> Result<Vec<String>, Error> {
+    let ids = sqlx::query_scalar!(
+        r#"select id as "id: EndpointId"
+        from endpoints
+        where merchant_id = $1
+            and ($2::uuid is null or app_id = $2)"#,
+        visible.merchant as MerchantId,
+        visible.app as Option<AppId>,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(ids.into_iter().map(|id| id.to_string()).collect())
+}
+
+pub(super) async fn count(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+) -> Result<i64, Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+        from endpoints
+        where merchant_id = $1
+            and app_id = $2"#,
+        merchant as MerchantId,
+        app as AppId,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(count)
+}
+
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+    grant: Option<GrantId>,
+    endpoint: &Endpoint,
+    sealed_secret: &[u8],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into endpoints
+            (merchant_id, id, app_id, grant_id, url, description, event_types, status, disabled_reason, sealed_secrets, version,
+             created_at, updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, array[$10::bytea], $11, $12, $13)",
+        merchant as MerchantId,
+        endpoint.id as EndpointId,
+        app as AppId,
+        grant as Option<GrantId>,
+        endpoint.url,
+        endpoint.description,
+        endpoint.event_types.as_deref(),
+        endpoint.status.as_str(),
+        endpoint.disabled_reason.map(DisabledReason::as_str),
+        sealed_secret,
+        endpoint.version,
+        endpoint.created_at as Timestamp,
+        endpoint.updated_at as Timestamp,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "insert into endpoint_cursors (merchant_id, endpoint_id, last_sequence)
+        values ($1, $2, 0)",
+        merchant as MerchantId,
+        endpoint.id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "insert into lanes (endpoint_id, merchant_id, due_at, signal, owner, lease_until, fence)
+        values ($1, $2, null, 0, null, null, 0)",
+        endpoint.id as EndpointId,
+        merchant as MerchantId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoints
+        set url = $3,
+            description = $4,
+            event_types = $5,
+            status = $6,
+            disabled_reason = $7,
+            version = $8,
+            updated_at = $9
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        endpoint.id as EndpointId,
+        endpoint.url,
+        endpoint.description,
+        endpoint.event_types.as_deref(),
+        endpoint.status.as_str(),
+        endpoint.disabled_reason.map(DisabledReason::as_str),
+        endpoint.version,
+        endpoint.updated_at as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Disables an enabled endpoint and gives it back as it then is; `None` if somebody else has, or it is gone.
+pub(crate) async fn disable(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+    reason: DisabledReason,
+    now: Timestamp,
+) -> Result<Option<Endpoint>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"update endpoints
+        set status = 'disabled',
+            disabled_reason = $3,
+            version = version + 1,
+            updated_at = $4
+        where merchant_id = $1
+            and id = $2
+            and status = 'enabled'
+        returning
+            id as "id: EndpointId",
+            grant_id as "grant_id: GrantId",
+            url,
+            description,
+            event_types,
+            status,
+            disabled_reason,
+            version,
+            created_at as "created_at: Timestamp",
+            updated_at as "updated_at: Timestamp""#,
+        merchant as MerchantId,
+        id as EndpointId,
+        reason.as_str(),
+        now as Timestamp,
+    )
+    .fetch_optional(tx)
+    .await?;
+    row.map(Endpoint::try_from).transpose()
+}
+
+/// Tells whoever owns the lane, or will, that there is something to look at; `due_at` null if nothing may be sent.
+pub(crate) async fn raise_lane(
+    tx: &mut PgConnection,
+    id: EndpointId,
+    due_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update lanes
+        set due_at = $2,
+            signal = signal + 1
+        where endpoint_id = $1",
+        id as EndpointId,
+        due_at as Option<Timestamp>,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn delete_deliveries(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from deliveries
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The cursor goes first: the relay holds it while it adds to this endpoint, and adds nothing once it is gone.
+pub(super) async fn delete(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from endpoint_cursors
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from lanes
+        where endpoint_id = $1",
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    delete_deliveries(&mut *tx, merchant, id).await?;
+    sqlx::query!(
+        "delete from dead_letters
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoints
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with webhooks, and the one place where that gets its status and code.
+
+use kernel::{
+    actor::MissingScope,
+    db, idempotency, keyring,
+    problem::{self, FieldError, Problem},
+    problem_types,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{dead_letter::DeadLetterId, endpoint::EndpointId};
+
+/// The problem types of webhooks.
+pub mod problems {
+    use super::problem_types;
+
+    problem_types! {
+        ENDPOINT_DISABLED, 409, "endpoint_disabled", "The webhook endpoint is disabled.",
+            "Enable it first, by a PATCH with `status: enabled`.";
+        ENDPOINT_WITHOUT_URL, 409, "endpoint_without_url", "The webhook endpoint has no URL.",
+            "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
+        TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
+            "Delete endpoints that are no longer used. `detail` names the limit.";
+        EVENTS_EXPIRED, 410, "events_expired", "Events that old are no longer kept.",
+            "`detail` names the oldest sequence that is still there. Read the resources themselves, then continue from there.";
+    }
+}
+
+/// What can go wrong with webhooks.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The token lacks a scope.
+    #[error(transparent)]
+    MissingScope(#[from] MissingScope),
+    /// There is no such endpoint for this actor.
+    #[error("there is no webhook endpoint {0}")]
+    EndpointNotFound(EndpointId),
+    /// There is no such dead letter for this actor.
+    #[error("there is no dead letter {0}")]
+    DeadLetterNotFound(DeadLetterId),
+    /// The endpoint has changed since the version that the client named.
+    #[error("the webhook endpoint has changed meanwhile")]
+    VersionMismatch,
+    /// What depends on stored state, and is kept for a retry.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Fields that are wrong by what the operator allows, each with its pointer.
+    #[error("{} fields are not valid", .0.len())]
+    InvalidFields(Vec<FieldError>),
+    /// The stream no longer holds what was asked for.
+    #[error("the oldest sequence still kept is {oldest}")]
+    EventsExpired {
+        /// The oldest that is still there, or the next one that will be.
+        oldest: i64,
+    },
+    /// The feed no longer holds what followed the cursor.
+    #[error("the feed no longer holds what followed the cursor")]
+    FeedExpired,
+    /// A key.
+    #[error(transparent)]
+    Keyring(keyring::Error),
+    /// JSON of ours that does not serialize.
+    #[error("JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The idempotency key.
+    #[error(transparent)]
+    Idempotency(#[from] idempotency::Error),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+}
+
+/// Refusals that depend on stored state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Nothing is sent to a disabled endpoint.
+    #[error("the webhook endpoint is disabled")]
+    EndpointDisabled,
+    /// Nothing is sent to a pull consumer.
+    #[error("the webhook endpoint has no URL")]
+    EndpointWithoutUrl,
+    /// The app has as many endpoints as it may have.
+    #[error("there are too many webhook endpoints")]
+    TooManyEndpoints,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<keyring::Error> for Error {
+    fn from(error: keyring::Error) -> Self {
+        match error {
+            keyring::Error::Database(error) => Self::Database(error),
+            other => Self::Keyring(other),
+        }
+    }
+}
+
+impl idempotency::Failure for Error {
+    type Refusal = Refusal;
+
+    fn into_refusal(self) -> Result<Refusal, Self> {
+        match self {
+            Self::Refused(refusal) => Ok(refusal),
+            other => Err(other),
+        }
+    }
+
+    fn from_refusal(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_retryable())
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::MissingScope(error) => error.into(),
+            Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
+            Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
+            Error::VersionMismatch => Self::new(
+                &problem::VERSION_MISMATCH,
+                "The webhook endpoint has changed since the version in If-Match.",
+            ),
+            Error::Refused(Refusal::EndpointDisabled) => Self::new(
+                &problems::ENDPOINT_DISABLED,
+                "Nothing is sent to this webhook endpoint while it is disabled.",
+            ),
+            Error::Refused(Refusal::EndpointWithoutUrl) => Self::new(
+                &problems::ENDPOINT_WITHOUT_URL,
+                "This webhook endpoint has no URL that something could be sent to.",
+            ),
+            Error::Refused(Refusal::TooManyEndpoints) => Self::new(
+                &problems::TOO_MANY_ENDPOINTS,
+                format!(
+                    "An app may have {} webhook endpoints at a merchant.",
+                    crate::endpoint::PER_APP_MAX
+                ),
+            ),
+            Error::InvalidFields(errors) => Self::invalid_fields(errors),
+            Error::EventsExpired { oldest } => Self::new(
+                &problems::EVENTS_EXPIRED,
+                format!("The oldest sequence that is still there is {oldest}."),
+            ),
+            Error::FeedExpired => Self::new(
+                &problems::EVENTS_EXPIRED,
+                "Events after this cursor are no longer kept. Start again without a cursor to read what there is.",
+            ),
+            Error::Idempotency(error) => error.into(),
+            Error::Database(error) => error.into(),
+            error @ (Error::Keyring(_) | Error::Json(_)) => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The relay: moves events from the outbox to the history, into the stream of each interested endpoint, and onto the queue.
+//!
+//! Run by every process with the worker role. Two actors make a webhook: this one (event → rows) and the worker (row → HTTP).
+//!
+//! One transaction moves a batch of one merchant's events, under the lock of the merchant's feed row, so that one relay at a time works for a
+//! merchant, however many processes there are. In it everything happens or nothing: the events leave the outbox, enter `events` under the feed's next
+//! numbers, and enter the streams and the queue under each endpoint's next. A crash before its commit leaves the outbox as it was. There is no
+//! watermark: what is in the outbox is still to be moved, whenever it was committed.
+//!
+//! Waiting merchants are found in four ways, of which the last alone is relied on: announcements within the process, hints in a table, NOTIFY, and a
+//! slow sweep over the outbox.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use kernel::{
+    clock::Clock,
+    db::{Database, Error},
+    event::{Announcer, RELAY_CHANNEL},
+    id::{EventId, MerchantId},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoint::EndpointId;
+
+mod plan;
+mod store;
+
+/// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
+pub const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// Merchants that are worked for at once; each takes a connection.
+const MERCHANTS_AT_ONCE: usize = 4;
+
+/// Merchants that one sweep finds at most.
+const SWEEP_MERCHANTS_MAX: i64 = 10_000;
+
+/// How often the outbox is swept. The net under crashes and lost hints, so it may be slow.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the relay pauses after a failure; doubled each time up to the most.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// NOTIFYs to other processes' workers are at least this far apart: it serialises commits.
+const NOTIFY_EVERY: Duration = Duration::from_millis(50);
+
+/// The channel by which a relay tells workers of other processes that lanes have work; a hint, never relied on.
+pub const LANES_CHANNEL: &str = "stoa_lanes";
+
+/// Wakes the worker of this process. Clones wake the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// Has the worker look for due deliveries now.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits to be woken. For one consumer.
+    pub(crate) async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// What one transaction has moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Events that left the outbox.
+    pub events: usize,
+    /// Entries made in streams of endpoints.
+    pub stream_entries: usize,
+    /// Deliveries put on the queue.
+    pub deliveries: usize,
+    /// Whether the outbox may hold more.
+    pub more: bool,
+}
+
+/// Moves events. One per process.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    database: Database,
+    clock: Clock,
+    announcer: Announcer,
+    wake: Wake,
+    lanes_raised: Arc<Notify>,
+}
+
+impl Relay {
+    /// A relay over the worker role's `database`, which hears of merchants by `announcer` and wakes this process's worker by `wake`.
+    pub fn new(database: Database, clock: Clock, announcer: Announcer, wake: Wake) -> Self {
+        Self {
+            database,
+            clock,
+            announcer,
+            wake,
+            lanes_raised: Arc::default(),
+        }
+    }
+
+    /// Moves events until `stop`; what is under way then is finished. Failures are logged and tried again, without end.
+    pub async fn run(&self, stop: CancellationToken) {
+        let (found, waiting) = tokio::sync::mpsc::unbounded_channel::<Vec<MerchantId>>();
+        tokio::join!(
+            Box::pin(self.work(waiting, &stop)),
+            stop.run_until_cancelled(Box::pin(self.hear(&found))),
+            stop.run_until_cancelled(Box::pin(self.listen(&found))),
+            stop.run_until_cancelled(Box::pin(self.sweep(&found))),
+            stop.run_until_cancelled(Box::pin(self.notify())),
+        );
+    }
+
+    /// Works for the merchants that are found, several at once, each by one task at a time.
+    async fn work(
+        &self,
+        mut found: tokio::sync::mpsc::UnboundedReceiver<Vec<MerchantId>>,
+        stop: &CancellationToken,
+    ) {
+        // In the order of arrival, each once. A merchant found while it is worked for gets another turn.
+        let mut waiting: Vec<MerchantId> = Vec::new();
+        let mut working: Vec<MerchantId> = Vec::new();
+        let mut turns = FuturesUnordered::new();
+        loop {
+            while working.len() < MERCHANTS_AT_ONCE
+                && let Some(place) = waiting
+                    .iter()
+                    .position(|merchant| !working.contains(merchant))
+                && !stop.is_cancelled()
+            {
+                let merchant = waiting.remove(place);
+                working.push(merchant);
+                turns.push(Box::pin(
+                    async move { (merchant, self.turn(merchant).await) },
+                ));
+            }
+            tokio::select! {
+                Some((merchant, more)) = turns.next() => {
+                    working.retain(|other| *other != merchant);
+                    if more && !waiting.contains(&merchant) {
+                        waiting.push(merchant);
+                    }
+                }
+                Some(merchants) = found.recv() => {
+                    for merchant in merchants {
+                        if !waiting.contains(&merchant) {
+                            waiting.push(merchant);
+                        }
+                    }
+                }
+                () = stop.cancelled(), if turns.is_empty() => return,
+            }
+        }
+    }
+
+    /// One batch of one merchant. Says whether it should have another turn.
+    async fn turn(&self, merchant: MerchantId) -> bool {
+        match self.pass(merchant).await {
+            Ok(moved) => {
+                // Also when nothing was moved: the announcement may have been of a replay.
+                self.wake.wake();
+                if moved.deliveries > 0 {
+                    self.lanes_raised.notify_one();
+                }
+                moved.more
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, merchant.id = %merchant, "events could not be relayed");
+                // Whatever else went wrong waits for the sweep, so that it holds no turn of another merchant's.
+                error.is_retryable()
+            }
+        }
+    }
+
+    /// Moves one batch of one merchant's events, in one transaction.
+    pub async fn pass(&self, merchant: MerchantId) -> Result<Moved, Error> {
+        let now = self.clock.now();
+        let mut tx = self.database.begin().await?;
+        let last_number = store::lock_feed(&mut tx, merchant).await?;
+        let limit = i64::try_from(BATCH_EVENTS_MAX).unwrap_or(i64::MAX);
+        let mut batch = store::batch(&mut tx, merchant, limit).await?;
+        if batch.is_empty() {
+            tx.commit().await?;
+            return Ok(Moved::default());
+        }
+        let more = batch.len() >= BATCH_EVENTS_MAX;
+        if more {
+            // The cut may have parted a resource's events: those of earlier versions come along.
+            let earlier = store::earlier(&mut tx, merchant, &batch).await?;
+            batch.extend(earlier);
+        }
+        plan::order(&mut batch);
+        let audience = store::audience(&mut tx, merchant, now).await?;
+        let mut moved = Moved {
+            events: batch.len(),
+            more,
+            ..Moved::default()
+        };
+
+        let ids: Vec<EventId> = batch.iter().map(|event| event.id).collect();
+        let numbers: Vec<i64> = (last_number.saturating_add(1)..)
+            .take(batch.len())
+            .collect();
+        store::move_events(&mut tx, merchant, &ids, &numbers).await?;
+        store::advance_feed(
+            &mut tx,
+            merchant,
+            numbers.last().copied().unwrap_or(last_number),
+        )
+        .await?;
+
+        let mut interest = plan::interest(&batch, &audience);
+        if !interest.is_empty() {
+            // An endpoint without a cursor has been deleted since the audience was read.
+            let interested: Vec<EndpointId> =
+                interest.iter().map(|interest| interest.endpoint).collect();
+            let cursors: HashMap<EndpointId, i64> =
+                store::lock_cursors(&mut tx, merchant, &interested)
+                    .await?
+                    .into_iter()
+                    .collect();
+            interest.retain(|interest| cursors.contains_key(&interest.endpoint));
+            let entries = plan::number(&interest, &cursors);
+            let deliveries: Vec<plan::Entry> = entries
+                .iter()
+                .filter(|entry| entry.pushed)
+                .copied()
+                .collect();
+            store::insert_streams(&mut tx, merchant, &entries).await?;
+            store::advance_cursors(&mut tx, merchant, &interest, &cursors).await?;
+            store::insert_deliveries(&mut tx, merchant, &deliveries, now).await?;
+            moved.stream_entries = entries.len();
+            moved.deliveries = deliveries.len();
+            // Last, because the lanes are shared with the workers of everybody.
+            let mut lanes: Vec<EndpointId> =
+                deliveries.iter().map(|entry| entry.endpoint).collect();
+            lanes.dedup();
+            store::raise_lanes(&mut tx, &lanes, now).await?;
+        }
+        tx.commit().await?;
+        tracing::debug!(
+            merchant.id = %merchant,
+            events = moved.events,
+            deliveries = moved.deliveries,
+            "relayed"
+        );
+        Ok(moved)
+    }
+
+    /// Announcements of this process.
+    async fn hear(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
+        while found.send(self.announcer.next().await).is_ok() {}
+    }
+
+    /// Hints of other processes, as soon as they notify.
+    async fn listen(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let heard = async {
+                let mut listener = self.database.listen(RELAY_CHANNEL).await?;
+                pause = PAUSE_FIRST;
+                loop {
+                    listener.recv().await?;
+                    let hinted = store::take_hints(&self.database).await?;
+                    // The receiver ends with the process.
+                    let _ = found.send(hinted);
+                }
+            };
+            let Err::<(), Error>(error) = heard.await else {
+                continue;
+            };
+            tracing::debug!(error = %error, "listening for events broke off; listening again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// The net: whatever is in the outbox, and hints whose NOTIFY was lost.
+    async fn sweep(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
+        loop {
+            match store::waiting(&self.database, SWEEP_MERCHANTS_MAX).await {
+                Ok(merchants) => {
+                    let _ = found.send(merchants);
+                }
+                Err(error) => tracing::warn!(error = %error, "the outbox could not be swept"),
+            }
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    }
+
+    /// Tells the workers of other processes, at once when it has been quiet and coalesced when it has not.
+    async fn notify(&self) {
+        loop {
+            self.lanes_raised.notified().await;
+            if let Err(error) = self.database.notify(LANES_CHANNEL).await {
+                tracing::debug!(error = %error, "workers could not be notified");
+            }
+            tokio::time::sleep(NOTIFY_EVERY).await;
+        }
+    }
+}

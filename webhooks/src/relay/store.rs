@@ -1,0 +1,408 @@
+//! The relay's statements.
+
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use kernel::{
+    clock::Timestamp,
+    db::{Database, Error},
+    id::{AppId, EventId, LocationId, MerchantId},
+};
+use sqlx::PgConnection;
+
+use super::plan::{Audience, Entry, Interest, Pending};
+use crate::{endpoint::EndpointId, event::GrantRow};
+
+/// Locks the merchant's feed and gives its last number.
+pub(super) async fn lock_feed(tx: &mut PgConnection, merchant: MerchantId) -> Result<i64, Error> {
+    if let Some(last_number) = select_feed(tx, merchant).await? {
+        return Ok(last_number);
+    }
+    sqlx::query!(
+        "insert into feeds (merchant_id, last_number)
+        values ($1, 0)
+        on conflict (merchant_id) do nothing",
+        merchant as MerchantId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let last_number = select_feed(tx, merchant).await?;
+    last_number
+        .ok_or_else(|| Error::corrupt("feeds", merchant, "the row is not there after its insert"))
+}
+
+async fn select_feed(tx: &mut PgConnection, merchant: MerchantId) -> Result<Option<i64>, Error> {
+    let last_number = sqlx::query_scalar!(
+        "select last_number
+        from feeds
+        where merchant_id = $1
+        for update",
+        merchant as MerchantId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(last_number)
+}
+
+pub(super) async fn advance_feed(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    last_number: i64,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update feeds
+        set last_number = $2
+        where merchant_id = $1",
+        merchant as MerchantId,
+        last_number,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Some of what waits in the outbox. Its statement begins after the feed was locked, so it sees whatever earlier relays have left.
+pub(super) async fn batch(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    limit: i64,
+) -> Result<Vec<Pending>, Error> {
+    let rows = sqlx::query_as!(
+        Pending,
+        r#"select
+            id as "id: EventId",
+            type as kind,
+            resource_type as resource_kind,
+            resource_id,
+            resource_version,
+            scope,
+            locations as "locations: Vec<LocationId>",
+            occurred_at as "occurred_at: Timestamp"
+        from outbox
+        where merchant_id = $1
+        order by id
+        limit $2"#,
+        merchant as MerchantId,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows)
+}
+
+/// What waits in the outbox of the resources of `batch`, of versions before those in it.
+pub(super) async fn earlier(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    batch: &[Pending],
+) -> Result<Vec<Pending>, Error> {
+    let mut latest: HashMap<(&str, &str), i64> = HashMap::new();
+    // A first version has none before it, which spares an import of new products the search.
+    for event in batch.iter().filter(|event| event.resource_version > 1) {
+        let version = latest
+            .entry((&event.resource_kind, &event.resource_id))
+            .or_default();
+        *version = event.resource_version.max(*version);
+    }
+    if latest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known: Vec<EventId> = batch.iter().map(|event| event.id).collect();
+    let kinds: Vec<&str> = latest.keys().map(|(kind, _)| *kind).collect();
+    let ids: Vec<&str> = latest.keys().map(|(_, id)| *id).collect();
+    let versions: Vec<i64> = latest.values().copied().collect();
+    let rows = sqlx::query_as!(
+        Pending,
+        r#"select
+            outbox.id as "id: EventId",
+            outbox.type as kind,
+            outbox.resource_type as resource_kind,
+            outbox.resource_id,
+            outbox.resource_version,
+            outbox.scope,
+            outbox.locations as "locations: Vec<LocationId>",
+            outbox.occurred_at as "occurred_at: Timestamp"
+        from outbox
+        join unnest($2::text[], $3::text[], $4::bigint[]) as latest (kind, id, version)
+            on outbox.resource_type = latest.kind
+            and outbox.resource_id = latest.id
+            and outbox.resource_version < latest.version
+        where outbox.merchant_id = $1
+            and outbox.id <> all($5)"#,
+        merchant as MerchantId,
+        &kinds as &[&str],
+        &ids as &[&str],
+        &versions,
+        &known as &[EventId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows)
+}
+
+struct AudienceRow {
+    endpoint: EndpointId,
+    app: AppId,
+    event_types: Option<Vec<String>>,
+    pushed: bool,
+    is_granted: bool,
+    scopes: Option<Vec<String>>,
+    locations: Option<Vec<LocationId>>,
+    personal_data: Option<bool>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+/// All endpoints of a merchant, with what they may see at `now`.
+pub(super) async fn audience(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    now: Timestamp,
+) -> Result<Vec<Audience>, Error> {
+    let rows = sqlx::query_as!(
+        AudienceRow,
+        r#"select
+            endpoints.id as "endpoint: EndpointId",
+            endpoints.app_id as "app: AppId",
+            endpoints.event_types,
+            endpoints.status = 'enabled' and endpoints.url is not null as "pushed!",
+            endpoints.grant_id is not null as "is_granted!",
+            grants.scopes as "scopes?",
+            grants.locations as "locations?: Vec<LocationId>",
+            grants.personal_data as "personal_data?",
+            grants.expires_at,
+            grants.revoked_at
+        from endpoints
+        left join grants
+            on grants.id = endpoints.grant_id
+        where endpoints.merchant_id = $1"#,
+        merchant as MerchantId,
+    )
+    .fetch_all(tx)
+    .await?;
+    let audience = rows.into_iter().map(|row| Audience {
+        endpoint: row.endpoint,
+        app: row.app,
+        of_merchant: !row.is_granted,
+        kinds: row.event_types,
+        pushed: row.pushed,
+        receiver: GrantRow {
+            is_granted: row.is_granted,
+            scopes: row.scopes,
+            locations: row.locations,
+            personal_data: row.personal_data,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+        }
+        .receiver(now),
+    });
+    Ok(audience.collect())
+}
+
+/// Moves these events from the outbox to the history, under these numbers of the feed. Their data never leaves the database.
+pub(super) async fn move_events(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    ids: &[EventId],
+    numbers: &[i64],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into events
+            (merchant_id, id, feed_number, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id,
+             personal, request_id, occurred_at)
+        select outbox.merchant_id, outbox.id, numbered.feed_number, outbox.type, outbox.resource_type, outbox.resource_id,
+            outbox.resource_version, outbox.scope, outbox.locations, outbox.data, outbox.subject_id, outbox.personal,
+            outbox.request_id, outbox.occurred_at
+        from outbox
+        join unnest($2::uuid[], $3::bigint[]) as numbered (id, feed_number)
+            on numbered.id = outbox.id
+        where outbox.merchant_id = $1",
+        merchant as MerchantId,
+        ids as &[EventId],
+        numbers,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from outbox
+        where merchant_id = $1
+            and id = any($2)",
+        merchant as MerchantId,
+        ids as &[EventId],
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Locks the cursors of these endpoints, in an order that all relays share, and gives their last sequences.
+pub(super) async fn lock_cursors(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoints: &[EndpointId],
+) -> Result<Vec<(EndpointId, i64)>, Error> {
+    let rows = sqlx::query!(
+        r#"select endpoint_id as "endpoint_id: EndpointId", last_sequence
+        from endpoint_cursors
+        where merchant_id = $1
+            and endpoint_id = any($2)
+        order by endpoint_id
+        for update"#,
+        merchant as MerchantId,
+        endpoints as &[EndpointId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.endpoint_id, row.last_sequence))
+        .collect())
+}
+
+pub(super) async fn advance_cursors(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    interests: &[Interest],
+    cursors: &HashMap<EndpointId, i64>,
+) -> Result<(), Error> {
+    let mut endpoints: Vec<EndpointId> = Vec::with_capacity(interests.len());
+    let mut sequences: Vec<i64> = Vec::with_capacity(interests.len());
+    for interest in interests {
+        let Some(last) = cursors.get(&interest.endpoint) else {
+            continue;
+        };
+        endpoints.push(interest.endpoint);
+        sequences
+            .push(last.saturating_add(i64::try_from(interest.events.len()).unwrap_or(i64::MAX)));
+    }
+    sqlx::query!(
+        "update endpoint_cursors
+        set last_sequence = advanced.last_sequence
+        from unnest($2::uuid[], $3::bigint[]) as advanced (endpoint_id, last_sequence)
+        where endpoint_cursors.merchant_id = $1
+            and endpoint_cursors.endpoint_id = advanced.endpoint_id",
+        merchant as MerchantId,
+        &endpoints as &[EndpointId],
+        &sequences,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The primary key lets an event into a stream once: a second time is a fault that must not be passed over.
+pub(super) async fn insert_streams(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    entries: &[Entry],
+) -> Result<(), Error> {
+    let endpoints: Vec<EndpointId> = entries.iter().map(|entry| entry.endpoint).collect();
+    let events: Vec<EventId> = entries.iter().map(|entry| entry.event).collect();
+    let sequences: Vec<i64> = entries.iter().map(|entry| entry.sequence).collect();
+    sqlx::query!(
+        "insert into streams (merchant_id, endpoint_id, event_id, sequence)
+        select $1, endpoint_id, event_id, sequence
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[]) as entry (endpoint_id, event_id, sequence)
+        returning sequence",
+        merchant as MerchantId,
+        &endpoints as &[EndpointId],
+        &events as &[EventId],
+        &sequences,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn insert_deliveries(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    entries: &[Entry],
+    now: Timestamp,
+) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let endpoints: Vec<EndpointId> = entries.iter().map(|entry| entry.endpoint).collect();
+    let events: Vec<EventId> = entries.iter().map(|entry| entry.event).collect();
+    let sequences: Vec<i64> = entries.iter().map(|entry| entry.sequence).collect();
+    sqlx::query!(
+        "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at)
+        select $1, endpoint_id, sequence, event_id, 0, $5, $5
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[]) as entry (endpoint_id, event_id, sequence)
+        returning sequence",
+        merchant as MerchantId,
+        &endpoints as &[EndpointId],
+        &events as &[EventId],
+        &sequences,
+        now as Timestamp,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
+}
+
+/// Makes lanes due, and raises their signals so that no owner lets go of one without having seen what was added.
+pub(super) async fn raise_lanes(
+    tx: &mut PgConnection,
+    endpoints: &[EndpointId],
+    now: Timestamp,
+) -> Result<(), Error> {
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "with locked as (
+            select endpoint_id
+            from lanes
+            where endpoint_id = any($1)
+            order by endpoint_id
+            for no key update
+        )
+        update lanes
+        set due_at = least(lanes.due_at, $2),
+            signal = lanes.signal + 1
+        from locked
+        where lanes.endpoint_id = locked.endpoint_id",
+        endpoints as &[EndpointId],
+        now as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Takes the hints that other processes have left.
+pub(super) async fn take_hints(database: &Database) -> Result<Vec<MerchantId>, Error> {
+    let mut tx = database.begin().await?;
+    let merchants = sqlx::query_scalar!(
+        r#"delete from relay_hints
+        returning merchant_id as "merchant_id: MerchantId""#,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(merchants)
+}
+
+/// Merchants with events in the outbox, hinted at or not.
+pub(super) async fn waiting(database: &Database, limit: i64) -> Result<Vec<MerchantId>, Error> {
+    let mut merchants = take_hints(database).await?;
+    let mut tx = database.begin().await?;
+    let found = sqlx::query_scalar!(
+        r#"select distinct merchant_id as "merchant_id: MerchantId"
+        from outbox
+        limit $1"#,
+        limit,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    merchants.extend(found);
+    Ok(merchants)
+}

@@ -1,0 +1,21 @@
+//! The crate against a real PostgreSQL and real receivers on loopback: relay, streams, delivery, dead letters.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::manual_assert,
+    clippy::panic,
+    clippy::similar_names,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and looks behind the scenes by statements of its own"
+)]
+
+mod endpoints;
+mod lanes;
+mod reading;
+mod receiver;
+mod relaying;
+mod sending;
+mod world;

@@ -1,0 +1,539 @@
+//! From an event to a receiver: signed, retried, given up on, replayed, withheld; with workers that stop and die.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use kernel::{actor::Access, clock::Clock, page::PageRequest};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    receiver::{Receiver, Reply},
+    world::{Made, World, made, scopes},
+};
+use crate::{
+    dead_letter::{self, Replay},
+    endpoint::{self, DisabledReason, EndpointChange, Ping, Status},
+    error::{Error, Refusal},
+    worker::Limits,
+};
+
+const FIRST_ONLY: &[Duration] = &[];
+const QUICK: &[Duration] = &[Duration::from_millis(20), Duration::from_millis(20)];
+const LATER: &[Duration] = &[Duration::from_hours(1)];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_arrives_signed_once_and_leaves_the_queue() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let created = world.endpoint(Some(&receiver.url)).await;
+    let running = world.start(FIRST_ONLY);
+    let personal = json!({"shipTo": {"name": "Ada"}});
+    let ids = world
+        .append(&[Made {
+            personal: Some(personal),
+            ..made("ord_1", 1)
+        }])
+        .await;
+    let received = receiver.wait_for(1).await;
+    let one = &received[0];
+    assert_eq!(one.path, "/hook");
+    assert_eq!(one.headers["content-type"], "application/json");
+    assert_eq!(one.headers["webhook-id"], ids[0].to_string());
+    assert!(one.is_signed_by(&created.secret.unwrap()));
+    assert_eq!(one.body["type"], "order.placed");
+    assert_eq!(one.body["sequence"], 1);
+    assert_eq!(one.body["merchantId"], world.merchant.to_string());
+    assert_eq!(
+        one.body["data"],
+        json!({"id": "ord_1", "version": 1, "shipTo": {"name": "Ada"}})
+    );
+    world.until("select count(*) from deliveries", 0).await;
+    assert_eq!(
+        world
+            .count("select count(*) from attempts where status = 204 and number = 1")
+            .await,
+        1
+    );
+    running.stop().await;
+    assert_eq!(receiver.received().len(), 1);
+    let free = "select count(*) from lanes where owner is null and due_at is null";
+    assert_eq!(world.count(free).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ping_arrives_while_nothing_else_does() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let created = world.endpoint(Some(&receiver.url)).await;
+    let running = world.start(FIRST_ONLY);
+    world
+        .run(&Ping {
+            id: created.endpoint.id,
+        })
+        .await
+        .unwrap();
+    let received = receiver.wait_for(1).await;
+    assert_eq!(received[0].body["type"], "ping");
+    assert_eq!(
+        received[0].body["data"]["id"],
+        created.endpoint.id.to_string()
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_failing_endpoint_is_retried_given_up_on_and_replayed_under_its_number() {
+    let world = World::new().await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let receiver = Receiver::start(move |_, _| {
+        Reply::Status(if is_mended.load(Ordering::SeqCst) {
+            200
+        } else {
+            503
+        })
+    })
+    .await;
+    let created = world.endpoint(Some(&receiver.url)).await;
+    let endpoint = created.endpoint.id;
+    let running = world.start(QUICK);
+    let ids = world.append(&[made("a", 1)]).await;
+    world.until("select count(*) from dead_letters", 1).await;
+    assert_eq!(receiver.received().len(), 3);
+    assert_eq!(world.count("select count(*) from deliveries").await, 0);
+
+    let mut tx = world.api.enter(world.merchant).await.unwrap();
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    let listed = dead_letter::list(
+        &mut tx,
+        &world.actor,
+        &world.keyring,
+        endpoint,
+        &page,
+        world.clock.now(),
+    )
+    .await
+    .unwrap();
+    let letter = dead_letter::get(
+        &mut tx,
+        &world.actor,
+        &world.keyring,
+        listed.data[0].id,
+        world.clock.now(),
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        (letter.sequence, letter.reason.as_str()),
+        (1, "attempts_exhausted")
+    );
+    assert_eq!(letter.event.id, ids[0]);
+    let attempts: Vec<_> = letter
+        .attempts
+        .iter()
+        .map(|attempt| (attempt.number, attempt.status))
+        .collect();
+    assert_eq!(attempts, [(1, Some(503)), (2, Some(503)), (3, Some(503))]);
+    assert_eq!(letter.attempts[0].answer_excerpt.as_deref(), Some("said"));
+
+    mended.store(true, Ordering::SeqCst);
+    let replayed = world.run(&Replay { id: letter.id }).await.unwrap();
+    assert_eq!((replayed.sequence, replayed.event_id), (1, ids[0]));
+    let received = receiver.wait_for(4).await;
+    let last = received.last().unwrap();
+    assert_eq!(last.headers["webhook-id"], ids[0].to_string());
+    assert_eq!(last.body["sequence"], 1);
+    assert!(last.is_signed_by(&created.secret.unwrap()));
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+    assert_eq!(
+        world
+            .count("select count(*) from dead_letters where replayed_at is not null")
+            .await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dead_letter_outlives_the_history_and_is_replayed_from_its_copy() {
+    let world = World::new().await;
+    let receiver =
+        Receiver::start(|_, before| Reply::Status(if before == 0 { 500 } else { 200 })).await;
+    let endpoint = world.endpoint(Some(&receiver.url)).await.endpoint.id;
+    let running = world.start(FIRST_ONLY);
+    let personal = json!({"name": "Ada"});
+    world
+        .append(&[Made {
+            personal: Some(personal),
+            ..made("a", 1)
+        }])
+        .await;
+    world.until("select count(*) from dead_letters", 1).await;
+    // Retention drops partitions; what a test can do is delete as their owner.
+    let mut owner = world.database.owner().await.unwrap();
+    for table in ["events", "streams", "attempts"] {
+        let statement = format!(
+            "alter table {table} no force row level security; delete from {table}; alter table {table} force row level security"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&mut owner)
+            .await
+            .unwrap();
+    }
+    let mut tx = world.api.enter(world.merchant).await.unwrap();
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    let listed = dead_letter::list(
+        &mut tx,
+        &world.actor,
+        &world.keyring,
+        endpoint,
+        &page,
+        world.clock.now(),
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    world
+        .run(&Replay {
+            id: listed.data[0].id,
+        })
+        .await
+        .unwrap();
+    let received = receiver.wait_for(2).await;
+    assert_eq!(received[1].body, received[0].body);
+    assert_eq!(received[1].body["data"]["name"], "Ada");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receiver_that_is_gone_is_disabled_and_enabled_again_by_hand() {
+    let world = World::new().await;
+    let back = Arc::new(AtomicBool::new(false));
+    let is_back = Arc::clone(&back);
+    let receiver = Receiver::start(move |_, _| {
+        Reply::Status(if is_back.load(Ordering::SeqCst) {
+            200
+        } else {
+            410
+        })
+    })
+    .await;
+    let observer = Receiver::accepting().await;
+    let endpoint = world
+        .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
+        .await
+        .endpoint
+        .id;
+    world
+        .endpoint_of(
+            &world.actor,
+            Some(&observer.url),
+            Some(&["webhook_endpoint.disabled", "webhook_endpoint.enabled"]),
+        )
+        .await;
+    let running = world.start(LATER);
+    world.append(&[made("a", 1)]).await;
+    let told = observer.wait_for(1).await;
+    assert_eq!(told[0].body["type"], "webhook_endpoint.disabled");
+    assert_eq!(told[0].body["data"]["disabledReason"], "gone");
+    assert_eq!(
+        world
+            .count("select count(*) from dead_letters where reason = 'endpoint_gone'")
+            .await,
+        1
+    );
+
+    let mut tx = world.api.enter(world.merchant).await.unwrap();
+    let disabled = endpoint::get(&mut tx, &world.actor, endpoint)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        (disabled.status, disabled.disabled_reason),
+        (Status::Disabled, Some(DisabledReason::Gone))
+    );
+    let refused = world.run(&Ping { id: endpoint }).await;
+    assert!(matches!(
+        refused,
+        Err(Error::Refused(Refusal::EndpointDisabled))
+    ));
+    world.append(&[made("b", 1)]).await;
+    world.until("select count(*) from outbox", 0).await;
+
+    back.store(true, Ordering::SeqCst);
+    let enable = EndpointChange {
+        status: Some(Status::Enabled),
+        ..EndpointChange::default()
+    };
+    world.change(endpoint, enable).await.unwrap();
+    world.append(&[made("c", 1)]).await;
+    let received = receiver.wait_for(2).await;
+    // What happened while it was disabled is in the stream and was not sent: the receiver sees the gap in the numbers.
+    assert_eq!(received.last().unwrap().body["sequence"], 3);
+    assert_eq!(
+        observer.wait_for(2).await[1].body["type"],
+        "webhook_endpoint.enabled"
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receiver_that_is_gone_costs_only_what_was_on_its_way() {
+    let world = World::new().await;
+    let receiver = Receiver::start(|_, _| Reply::Status(410)).await;
+    world
+        .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
+        .await;
+    let events: Vec<Made> = (0..100)
+        .map(|number| made(&format!("o{number}"), 1))
+        .collect();
+    world.append(&events).await;
+    world.relay_all().await;
+    let running = world.start(LATER);
+    world
+        .until(
+            "select count(*) from lanes where owner is null and due_at is null",
+            1,
+        )
+        .await;
+    running.stop().await;
+    let buried = world.count("select count(*) from dead_letters").await;
+    assert!((1..=8).contains(&buried), "{buried}");
+    assert_eq!(
+        world.count("select count(*) from deliveries").await,
+        100 - buried
+    );
+    assert_eq!(
+        world
+            .count("select count(*) from endpoints where status = 'disabled' and version = 2")
+            .await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_waited_when_an_endpoint_was_disabled_is_sent_once_it_is_enabled() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let endpoint = world
+        .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
+        .await
+        .endpoint
+        .id;
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    world.relay_all().await;
+    let status = |status| EndpointChange {
+        status: Some(status),
+        ..EndpointChange::default()
+    };
+    world
+        .change(endpoint, status(Status::Disabled))
+        .await
+        .unwrap();
+    let running = world.start(FIRST_ONLY);
+    world.until("select count(*) from outbox", 0).await;
+    // A lane that a relay raised before it saw the change is let go of without anything being sent.
+    let mut tx = world.worker.begin().await.unwrap();
+    crate::endpoint::store::raise_lane(&mut tx, endpoint, Some(world.clock.now()))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    world
+        .until(
+            "select count(*) from lanes where owner is null and due_at is null",
+            1,
+        )
+        .await;
+    assert_eq!(receiver.received().len(), 0);
+    world
+        .change(endpoint, status(Status::Enabled))
+        .await
+        .unwrap();
+    receiver.wait_for(2).await;
+    assert_eq!(receiver.sequences(), [1, 2]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_grant_may_no_longer_see_is_withheld_under_its_number() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let created = world.endpoint(Some(&receiver.url)).await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    world.narrow("catalog:read webhooks:write").await;
+    let running = world.start(FIRST_ONLY);
+    let received = receiver.wait_for(1).await;
+    assert_eq!(received[0].body["type"], "event.withheld");
+    assert_eq!(received[0].body["sequence"], 1);
+    assert_eq!(received[0].body.get("data"), None);
+    assert_eq!(received[0].body.get("resource"), None);
+    assert!(received[0].is_signed_by(&created.secret.unwrap()));
+    // What happens from now on is not numbered for it at all.
+    world.append(&[made("b", 1)]).await;
+    world.until("select count(*) from outbox", 0).await;
+    running.stop().await;
+    assert_eq!(world.stream(created.endpoint.id).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_grant_narrowed_between_two_attempts_is_felt_by_the_second() {
+    let world = World::new().await;
+    let receiver =
+        Receiver::start(|_, before| Reply::Status(if before == 0 { 500 } else { 200 })).await;
+    world.endpoint(Some(&receiver.url)).await;
+    let running = world.start(&[Duration::from_secs(2)]);
+    world.append(&[made("a", 1)]).await;
+    assert_eq!(receiver.wait_for(1).await[0].body["type"], "order.placed");
+    world.narrow("catalog:read").await;
+    assert_eq!(receiver.wait_for(2).await[1].body["type"], "event.withheld");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_endpoint_that_hangs_holds_up_nobody_else() {
+    let world = World::new().await;
+    let hanging = Receiver::start(|_, _| Reply::Never).await;
+    let good = Receiver::accepting().await;
+    world.endpoint(Some(&hanging.url)).await;
+    let other = world
+        .other_app(Access {
+            scopes: scopes("orders:read webhooks:write"),
+            locations: None,
+            personal_data: false,
+        })
+        .await;
+    world.endpoint_of(&other, Some(&good.url), None).await;
+    let events: Vec<Made> = (0..500)
+        .map(|number| made(&format!("o{number}"), 1))
+        .collect();
+    let running = world.start(LATER);
+    world.append(&events).await;
+    // All 500 arrive while the other endpoint still hangs on its first ones: well before a deadline of 15 seconds has passed.
+    tokio::time::timeout(Duration::from_secs(12), good.wait_for(500))
+        .await
+        .unwrap();
+    assert!(
+        hanging.received().len() <= 8,
+        "{}",
+        hanging.received().len()
+    );
+    assert_eq!(good.sequences(), (1..=500).collect::<Vec<_>>());
+    running.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_dead_worker_had_in_flight_is_sent_by_another() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let dead = Arc::new(AtomicBool::new(false));
+    let is_dead = Arc::clone(&dead);
+    let receiver = Receiver::start(move |_, _| {
+        if is_dead.load(Ordering::SeqCst) {
+            Reply::Status(200)
+        } else {
+            Reply::Never
+        }
+    })
+    .await;
+    world.endpoint(Some(&receiver.url)).await;
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    world.relay_all().await;
+    // A runtime of its own, so that nothing of the worker survives.
+    let worker = world.worker(LATER, Limits::default());
+    let killed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let _ = tokio::time::timeout(
+                Duration::from_millis(700),
+                worker.run(CancellationToken::new()),
+            )
+            .await;
+        });
+        runtime.shutdown_background();
+    });
+    receiver.wait_for(2).await;
+    tokio::task::spawn_blocking(move || killed.join().unwrap())
+        .await
+        .unwrap();
+    dead.store(true, Ordering::SeqCst);
+    assert_eq!(
+        world
+            .count("select count(*) from lanes where owner is not null")
+            .await,
+        1
+    );
+    let running = world.start(LATER);
+    clock.advance(Duration::from_secs(11));
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+    assert_eq!(receiver.sequences(), [1, 1, 2, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_workers_and_a_trickle_lose_nothing_and_send_nothing_twice() {
+    const EVENTS: i64 = 150;
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    world.endpoint(Some(&receiver.url)).await;
+    let (first, second) = (world.start(LATER), world.start(LATER));
+    for number in 0..EVENTS {
+        world.append(&[made(&format!("o{number}"), 1)]).await;
+        // Pauses around the time after which an idle lane is let go.
+        if number % 50 == 49 {
+            tokio::time::sleep(Duration::from_millis(980)).await;
+        }
+    }
+    world.until("select count(*) from outbox", 0).await;
+    world.until("select count(*) from deliveries", 0).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(receiver.sequences(), (1..=EVENTS).collect::<Vec<_>>());
+    assert_eq!(
+        world
+            .count("select count(*) from lanes where owner is null and due_at is null")
+            .await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_outlives_its_database_connections() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    world.endpoint(Some(&receiver.url)).await;
+    let running = world.start(LATER);
+    for round in 0..5 {
+        world.append(&[made(&format!("o{round}"), 1)]).await;
+        let mut owner = world.database.owner().await.unwrap();
+        sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid() and application_name = 'stoa_worker'",
+        )
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    }
+    world.until("select count(*) from outbox", 0).await;
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+    let mut sequences = receiver.sequences();
+    sequences.dedup();
+    assert_eq!(sequences, (1..=5).collect::<Vec<_>>());
+}

@@ -1,0 +1,223 @@
+//! What a step of the dispatcher reads: where deliveries go, what may be seen there, and which are due.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kernel::{
+    clock::Timestamp,
+    db::Transaction,
+    id::{EventId, MerchantId},
+};
+use tokio::time::Instant;
+use url::Url;
+
+use super::{Dispatcher, Waiting};
+use crate::{
+    dead_letter,
+    delivery::{Due, Target, store},
+    endpoint::{EndpointId, secret_context},
+    error::Error,
+    event::{self, Event, Receiver},
+    sign::{Secret, Signer},
+    worker::lanes::READ_ROWS_MAX,
+};
+
+/// Where a lane's deliveries go, made ready to send.
+#[derive(Debug)]
+pub(in crate::worker) struct ReadyTarget {
+    /// `None`: nothing is to be sent.
+    pub(in crate::worker) url: Option<Result<Url, url::ParseError>>,
+    /// `None`: its secrets do not open, which is in the log.
+    pub(in crate::worker) signer: Option<Signer>,
+    pub(in crate::worker) receiver: Receiver,
+    sealed_secrets: Vec<Vec<u8>>,
+}
+
+/// What a read of one lane brought: its rows, and whether that was all.
+pub(super) type Read = (EndpointId, Vec<(i64, Waiting)>, bool);
+
+impl Dispatcher {
+    /// Rereads where the lanes' deliveries go and what may be seen there.
+    pub(super) async fn read_targets(
+        &mut self,
+        tx: &mut Transaction,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let leases = self.lanes.leases();
+        let mut merchants: Vec<MerchantId> = leases.iter().map(|lease| lease.merchant).collect();
+        merchants.sort_unstable();
+        merchants.dedup();
+        let endpoints: Vec<EndpointId> = leases.iter().map(|lease| lease.endpoint).collect();
+        let mut found: HashMap<EndpointId, Target> =
+            store::targets(&mut *tx, &merchants, &endpoints, now)
+                .await?
+                .into_iter()
+                .map(|target| (target.endpoint, target))
+                .collect();
+        for endpoint in endpoints {
+            let Some(target) = found.remove(&endpoint) else {
+                // Deleted; its lane is gone too.
+                self.forget(endpoint);
+                continue;
+            };
+            let known = self.targets.get(&endpoint);
+            if known.is_some_and(|known| known.receiver != target.receiver) {
+                // What waits was read for other eyes: personal data may be missing from it.
+                self.lanes.reread(endpoint);
+            }
+            let signer = match known {
+                Some(known) if known.sealed_secrets == target.sealed_secrets => {
+                    known.signer.clone()
+                }
+                _ => self.signer(&mut *tx, &target).await?,
+            };
+            if target.url.is_none() {
+                self.lanes.clear(endpoint);
+            }
+            let ready = ReadyTarget {
+                url: target.url.as_deref().map(Url::parse),
+                signer,
+                receiver: target.receiver,
+                sealed_secrets: target.sealed_secrets,
+            };
+            self.targets.insert(endpoint, Arc::new(ready));
+        }
+        self.targets_read_at = Some(started);
+        Ok(())
+    }
+
+    /// Opens an endpoint's secrets. Those that do not open are logged, and its deliveries fail until they do.
+    async fn signer(&self, tx: &mut Transaction, target: &Target) -> Result<Option<Signer>, Error> {
+        let opened = async {
+            let key = self.keyring.merchant_key(&mut *tx, target.merchant).await?;
+            let context = secret_context(target.merchant, target.endpoint);
+            let secrets = target.sealed_secrets.iter().map(|sealed| {
+                let bytes = key.open(&context, sealed)?;
+                Secret::from_bytes(&bytes)
+                    .ok()
+                    .ok_or_else(|| kernel::keyring::Error::Open(context.clone()))
+            });
+            secrets.collect::<Result<Vec<Secret>, kernel::keyring::Error>>()
+        };
+        match opened.await {
+            Ok(secrets) => Ok(Some(Signer::new(&secrets))),
+            Err(kernel::keyring::Error::Database(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(error = %error, endpoint.id = %target.endpoint, "the secrets of an endpoint do not open");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads due rows of the lanes that want some, with their events.
+    pub(super) async fn read(
+        &mut self,
+        tx: &mut Transaction,
+        now: Timestamp,
+    ) -> Result<Vec<Read>, Error> {
+        let mut wanted = Vec::new();
+        for (lease, known) in self.lanes.to_read() {
+            if self.sends(lease.endpoint) {
+                wanted.push((lease, READ_ROWS_MAX.saturating_add(known)));
+            } else {
+                // Whatever is due in it stays there until somebody enables the endpoint.
+                self.lanes.clear(lease.endpoint);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut due = store::due(&mut *tx, &wanted, now).await?;
+        due.sort_by_key(|due| (due.due_at, due.sequence));
+        let mut merchants: Vec<MerchantId> =
+            wanted.iter().map(|(lease, _)| lease.merchant).collect();
+        merchants.sort_unstable();
+        merchants.dedup();
+        let events = self.read_events(&mut *tx, &merchants, &mut due).await?;
+        let mut rows: HashMap<EndpointId, Vec<(i64, Waiting)>> = HashMap::new();
+        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
+        for merchant in merchants {
+            let of_merchant: Vec<&Due> =
+                due.iter().filter(|due| due.merchant == merchant).collect();
+            let for_whom =
+                |due: &Due| Some((self.targets.get(&due.endpoint)?, events.get(&due.event)?));
+            let personal = of_merchant.iter().filter_map(|due| for_whom(due));
+            let personal = personal
+                .filter(|(target, event)| target.receiver.wants_personal(event))
+                .map(|(_, event)| &**event);
+            let personal =
+                event::select_personal(&mut *tx, &self.keyring, merchant, personal).await?;
+            for due in of_merchant {
+                let Some((target, event)) = for_whom(due) else {
+                    continue;
+                };
+                let personal = personal
+                    .get(&due.event)
+                    .filter(|_| target.receiver.wants_personal(event))
+                    .cloned();
+                let waiting = Waiting {
+                    event: Arc::clone(event),
+                    personal,
+                    attempt_count: due.attempt_count,
+                };
+                rows.entry(due.endpoint)
+                    .or_default()
+                    .push((due.sequence, waiting));
+            }
+        }
+        for due in &due {
+            let count = counts.entry(due.endpoint).or_default();
+            *count = count.saturating_add(1);
+        }
+        let read = wanted.into_iter().map(|(lease, limit)| {
+            let complete = counts
+                .get(&lease.endpoint)
+                .is_none_or(|count| *count < limit);
+            (
+                lease.endpoint,
+                rows.remove(&lease.endpoint).unwrap_or_default(),
+                complete,
+            )
+        });
+        Ok(read.collect())
+    }
+
+    /// The events of due deliveries, from the history or from dead letters. Deliveries whose event retention has dropped are taken off the queue.
+    async fn read_events(
+        &self,
+        tx: &mut Transaction,
+        merchants: &[MerchantId],
+        due: &mut Vec<Due>,
+    ) -> Result<HashMap<EventId, Arc<Event>>, Error> {
+        let mut ids: Vec<EventId> = due.iter().map(|due| due.event).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut events = if ids.is_empty() {
+            HashMap::new()
+        } else {
+            event::select(&mut *tx, merchants, &ids).await?
+        };
+        let missing: Vec<EventId> = ids
+            .into_iter()
+            .filter(|id| !events.contains_key(id))
+            .collect();
+        if !missing.is_empty() {
+            events.extend(dead_letter::store::events(&mut *tx, merchants, &missing).await?);
+            let (kept, lost): (Vec<Due>, Vec<Due>) = std::mem::take(due)
+                .into_iter()
+                .partition(|due| events.contains_key(&due.event));
+            *due = kept;
+            if !lost.is_empty() {
+                tracing::warn!(
+                    deliveries = lost.len(),
+                    "events are no longer kept; their deliveries are dropped"
+                );
+                store::discard(&mut *tx, &lost).await?;
+            }
+        }
+        Ok(events
+            .into_iter()
+            .map(|(id, event)| (id, Arc::new(event)))
+            .collect())
+    }
+}

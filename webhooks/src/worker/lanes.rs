@@ -1,0 +1,465 @@
+//! The lanes that this process owns, in memory: what is waiting in each, what is in flight, and whose turn it is.
+//!
+//! Used by the dispatcher alone, which brings leases and rows and carries off what is to be sent. Pure: no clock, no database.
+//!
+//! Invariants: a delivery is in flight once at most; lanes take turns, so a lane with much to do delays none; an endpoint has no more in
+//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use kernel::id::MerchantId;
+
+use crate::{delivery::Lease, endpoint::EndpointId};
+
+/// What one worker takes on at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Lanes owned at once.
+    pub lanes: usize,
+    /// Lanes owned at once of one merchant, so that its many endpoints leave room for others'.
+    pub lanes_per_merchant: usize,
+    /// Deliveries in flight at once: open connections, and bodies in memory.
+    pub in_flight: usize,
+    /// Deliveries in flight at once of one merchant.
+    pub in_flight_per_merchant: usize,
+    /// Deliveries in flight at once to one endpoint that accepts them all.
+    pub in_flight_per_endpoint: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lanes: 512,
+            lanes_per_merchant: 128,
+            in_flight: 1_024,
+            in_flight_per_merchant: 256,
+            in_flight_per_endpoint: 64,
+        }
+    }
+}
+
+/// The window that an endpoint starts with: enough not to wait for it, few enough to bear it hanging.
+const WINDOW_START: usize = 8;
+
+/// Endpoints whose narrowed window is remembered after their lane was let go; beyond that they start afresh.
+const REMEMBERED_WINDOWS_MAX: usize = 10_000;
+
+/// Rows that one read of a lane brings at most: some tenths of a second of work for a fast receiver.
+pub(super) const READ_ROWS_MAX: usize = 256;
+
+/// A lane is read again once fewer rows than this wait in memory.
+const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
+
+/// How a delivery ended, as far as the window goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Accepted,
+    Failed,
+    /// The receiver is gone, and its endpoint disabled.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    lease: Lease,
+    waiting: VecDeque<(i64, T)>,
+    waiting_numbers: HashSet<i64>,
+    in_flight: HashSet<i64>,
+    window: usize,
+    /// Whether the table may hold due rows that are not known here.
+    unread: bool,
+}
+
+/// All lanes of this process; `T` is what a waiting delivery carries.
+#[allow(
+    clippy::struct_field_names,
+    reason = "there is no better word for them"
+)]
+#[derive(Debug)]
+pub(super) struct Lanes<T> {
+    limits: Limits,
+    lanes: HashMap<EndpointId, Lane<T>>,
+    /// Lanes with something waiting, in the order of their turns.
+    turns: VecDeque<EndpointId>,
+    in_flight: usize,
+    merchants: HashMap<MerchantId, Share>,
+    narrowed: HashMap<EndpointId, usize>,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    lanes: usize,
+    in_flight: usize,
+}
+
+impl<T> Lanes<T> {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            turns: VecDeque::new(),
+            in_flight: 0,
+            merchants: HashMap::new(),
+            narrowed: HashMap::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// How many lanes may still be taken.
+    pub(super) fn room(&self) -> usize {
+        self.limits.lanes.saturating_sub(self.lanes.len())
+    }
+
+    /// Merchants whose share of lanes is used up.
+    pub(super) fn merchants_at_their_share(&self) -> Vec<MerchantId> {
+        let full = self
+            .merchants
+            .iter()
+            .filter(|(_, share)| share.lanes >= self.limits.lanes_per_merchant);
+        full.map(|(merchant, _)| *merchant).collect()
+    }
+
+    /// Takes in a lane that was just leased.
+    pub(super) fn take(&mut self, lease: Lease) {
+        self.drop_lane(lease.endpoint);
+        self.merchants.entry(lease.merchant).or_default().lanes += 1;
+        let window = self
+            .narrowed
+            .remove(&lease.endpoint)
+            .unwrap_or(WINDOW_START)
+            .min(self.limits.in_flight_per_endpoint.max(1));
+        let lane = Lane {
+            lease,
+            waiting: VecDeque::new(),
+            waiting_numbers: HashSet::new(),
+            in_flight: HashSet::new(),
+            window,
+            unread: true,
+        };
+        self.lanes.insert(lease.endpoint, lane);
+    }
+
+    /// Notes a lane's signal, and says whether work was added since it was last looked at.
+    pub(super) fn raise(&mut self, endpoint: EndpointId, signal: i64) -> bool {
+        match self.lanes.get_mut(&endpoint) {
+            Some(lane) if lane.lease.signal != signal => {
+                lane.lease.signal = signal;
+                lane.unread = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Has every lane read again: time has passed, and something may have come due.
+    pub(super) fn look_again(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.unread = true;
+        }
+    }
+
+    /// Every lane that is owned.
+    pub(super) fn leases(&self) -> Vec<Lease> {
+        self.lanes.values().map(|lane| lane.lease).collect()
+    }
+
+    /// The lanes to be read now, and how many rows of theirs are known here and will come again.
+    pub(super) fn to_read(&self) -> Vec<(Lease, usize)> {
+        let wanting = self
+            .lanes
+            .values()
+            .filter(|lane| lane.unread && lane.waiting.len() < READ_BELOW_ROWS);
+        wanting
+            .map(|lane| {
+                (
+                    lane.lease,
+                    lane.waiting.len().saturating_add(lane.in_flight.len()),
+                )
+            })
+            .collect()
+    }
+
+    /// Takes in what a read brought, in the order of its turns; `complete` says that nothing else was due.
+    pub(super) fn fill(
+        &mut self,
+        endpoint: EndpointId,
+        rows: impl IntoIterator<Item = (i64, T)>,
+        complete: bool,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else {
+            return;
+        };
+        let was_empty = lane.waiting.is_empty();
+        for (sequence, row) in rows {
+            if !lane.in_flight.contains(&sequence) && lane.waiting_numbers.insert(sequence) {
+                lane.waiting.push_back((sequence, row));
+            }
+        }
+        lane.unread = !complete;
+        if was_empty && !lane.waiting.is_empty() {
+            self.turns.push_back(endpoint);
+        }
+    }
+
+    /// The next delivery to send, if limits allow one, which is in flight from then on.
+    pub(super) fn next(&mut self) -> Option<(Lease, i64, T)> {
+        if self.in_flight >= self.limits.in_flight {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            let endpoint = self.turns.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&endpoint) else {
+                continue;
+            };
+            let share = self.merchants.entry(lane.lease.merchant).or_default();
+            if lane.in_flight.len() >= lane.window
+                || share.in_flight >= self.limits.in_flight_per_merchant
+            {
+                self.turns.push_back(endpoint);
+                continue;
+            }
+            let Some((sequence, row)) = lane.waiting.pop_front() else {
+                continue;
+            };
+            lane.waiting_numbers.remove(&sequence);
+            lane.in_flight.insert(sequence);
+            share.in_flight += 1;
+            self.in_flight += 1;
+            if !lane.waiting.is_empty() {
+                self.turns.push_back(endpoint);
+            }
+            return Some((lane.lease, sequence, row));
+        }
+        None
+    }
+
+    /// Notes that a delivery is no longer in flight. One of a former ownership has been counted off already.
+    pub(super) fn end(&mut self, lease: Lease, sequence: i64, ending: Ending) {
+        let Some(lane) = self.lanes.get_mut(&lease.endpoint) else {
+            return;
+        };
+        if lane.lease.fence != lease.fence || !lane.in_flight.remove(&sequence) {
+            return;
+        }
+        lane.window = match ending {
+            Ending::Accepted => lane
+                .window
+                .saturating_add(1)
+                .min(self.limits.in_flight_per_endpoint.max(1)),
+            Ending::Failed | Ending::Gone => (lane.window / 2).max(1),
+        };
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
+            share.in_flight = share.in_flight.saturating_sub(1);
+        }
+        if ending == Ending::Gone {
+            self.clear(lease.endpoint);
+        }
+    }
+
+    /// Lanes that have nothing waiting, in flight or unread: they can be let go.
+    pub(super) fn idle(&self) -> Vec<Lease> {
+        let idle = self
+            .lanes
+            .values()
+            .filter(|lane| lane.waiting.is_empty() && lane.in_flight.is_empty() && !lane.unread);
+        idle.map(|lane| lane.lease).collect()
+    }
+
+    /// Forgets a lane, let go or lost. What it has in flight no longer counts here.
+    pub(super) fn forget(&mut self, endpoint: EndpointId) {
+        let Some(window) = self.drop_lane(endpoint) else {
+            return;
+        };
+        if window < WINDOW_START && self.narrowed.len() < REMEMBERED_WINDOWS_MAX {
+            self.narrowed.insert(endpoint, window);
+        }
+    }
+
+    /// Forgets what waits in a lane, because its endpoint takes nothing more.
+    pub(super) fn clear(&mut self, endpoint: EndpointId) {
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.waiting.clear();
+            lane.waiting_numbers.clear();
+            lane.unread = false;
+        }
+    }
+
+    /// Has a lane read anew: what waits in it is no longer to be relied on.
+    pub(super) fn reread(&mut self, endpoint: EndpointId) {
+        self.clear(endpoint);
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.unread = true;
+        }
+    }
+
+    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<usize> {
+        let lane = self.lanes.remove(&endpoint)?;
+        self.turns.retain(|turn| *turn != endpoint);
+        self.in_flight = self.in_flight.saturating_sub(lane.in_flight.len());
+        if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
+            share.lanes = share.lanes.saturating_sub(1);
+            share.in_flight = share.in_flight.saturating_sub(lane.in_flight.len());
+            if share.lanes == 0 {
+                self.merchants.remove(&lane.lease.merchant);
+            }
+        }
+        Some(lane.window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        lanes: 4,
+        lanes_per_merchant: 3,
+        in_flight: 20,
+        in_flight_per_merchant: 12,
+        in_flight_per_endpoint: 10,
+    };
+
+    fn lease(endpoint: u128, merchant: u128) -> Lease {
+        Lease {
+            endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
+            merchant: MerchantId::from_uuid(Uuid::from_u128(merchant)),
+            fence: 1,
+            signal: 0,
+        }
+    }
+
+    fn filled(leases: &[(Lease, i64)]) -> Lanes<()> {
+        let mut lanes = Lanes::new(LIMITS);
+        for (lease, count) in leases {
+            lanes.take(*lease);
+            lanes.fill(
+                lease.endpoint,
+                (1..=*count).map(|sequence| (sequence, ())),
+                true,
+            );
+        }
+        lanes
+    }
+
+    fn drain(lanes: &mut Lanes<()>) -> Vec<(Lease, i64)> {
+        std::iter::from_fn(|| lanes.next())
+            .map(|(lease, sequence, ())| (lease, sequence))
+            .collect()
+    }
+
+    #[test]
+    fn lanes_take_turns_whatever_waits_in_them() {
+        let (busy, quiet) = (lease(1, 1), lease(2, 2));
+        let mut lanes = filled(&[(busy, 100), (quiet, 2)]);
+        let sent = drain(&mut lanes);
+        assert_eq!(
+            sent.iter().take(4).copied().collect::<Vec<_>>(),
+            [(busy, 1), (quiet, 1), (busy, 2), (quiet, 2)]
+        );
+        assert_eq!(sent.len(), WINDOW_START + 2);
+    }
+
+    #[test]
+    fn a_failing_endpoint_is_narrowed_to_one_and_remembered_so() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 100)]);
+        for (_, sequence) in drain(&mut lanes) {
+            lanes.end(lane, sequence, Ending::Failed);
+        }
+        assert_eq!(drain(&mut lanes).len(), 1);
+        lanes.forget(lane.endpoint);
+        assert_eq!(lanes.in_flight, 0);
+        lanes.take(lane);
+        lanes.fill(lane.endpoint, (1..=9).map(|sequence| (sequence, ())), true);
+        assert_eq!(drain(&mut lanes).len(), 1);
+    }
+
+    #[test]
+    fn an_accepting_endpoint_opens_its_window_up_to_the_limit() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 100)]);
+        for _ in 0..3 {
+            for (_, sequence) in drain(&mut lanes) {
+                lanes.end(lane, sequence, Ending::Accepted);
+            }
+        }
+        assert_eq!(drain(&mut lanes).len(), LIMITS.in_flight_per_endpoint);
+    }
+
+    #[test]
+    fn a_merchant_has_no_more_in_flight_than_its_share() {
+        let mut lanes = filled(&[(lease(1, 1), 50), (lease(2, 1), 50), (lease(3, 2), 50)]);
+        let sent = drain(&mut lanes);
+        let of_first = sent
+            .iter()
+            .filter(|(lease, _)| lease.merchant == MerchantId::from_uuid(Uuid::from_u128(1)))
+            .count();
+        assert_eq!((of_first, sent.len()), (12, 20));
+    }
+
+    #[test]
+    fn a_delivery_that_is_known_is_not_taken_in_twice() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 3)]);
+        assert_eq!(lanes.next().map(|(_, sequence, ())| sequence), Some(1));
+        lanes.look_again();
+        assert_eq!(lanes.to_read(), [(lane, 3)]);
+        lanes.fill(lane.endpoint, (1..=4).map(|sequence| (sequence, ())), true);
+        assert_eq!(
+            drain(&mut lanes)
+                .into_iter()
+                .map(|(_, sequence)| sequence)
+                .collect::<Vec<_>>(),
+            [2, 3, 4]
+        );
+    }
+
+    #[test]
+    fn a_lane_is_idle_only_when_nothing_can_be_in_it() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 1)]);
+        assert!(lanes.idle().is_empty(), "something waits");
+        lanes.next().unwrap();
+        assert!(lanes.idle().is_empty(), "something is in flight");
+        lanes.end(lane, 1, Ending::Accepted);
+        assert_eq!(lanes.idle(), [lane]);
+        assert!(lanes.raise(lane.endpoint, 1));
+        assert!(lanes.idle().is_empty(), "something was added");
+        lanes.fill(lane.endpoint, [], true);
+        assert_eq!(lanes.idle(), [Lease { signal: 1, ..lane }]);
+    }
+
+    #[test]
+    fn what_a_former_ownership_reports_changes_nothing() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 1)]);
+        lanes.next().unwrap();
+        let again = Lease { fence: 2, ..lane };
+        lanes.take(again);
+        assert_eq!(lanes.in_flight, 0);
+        lanes.fill(again.endpoint, [(1, ())], true);
+        lanes.next().unwrap();
+        lanes.end(lane, 1, Ending::Accepted);
+        assert_eq!(lanes.in_flight, 1);
+        lanes.end(again, 1, Ending::Accepted);
+        assert_eq!(lanes.in_flight, 0);
+    }
+
+    #[test]
+    fn room_and_shares_of_lanes_are_counted() {
+        let mut lanes = filled(&[(lease(1, 1), 1), (lease(2, 1), 1), (lease(3, 1), 1)]);
+        assert_eq!(lanes.room(), 1);
+        assert_eq!(lanes.merchants_at_their_share(), [lease(1, 1).merchant]);
+        lanes.forget(lease(2, 1).endpoint);
+        assert_eq!(lanes.room(), 2);
+        assert!(lanes.merchants_at_their_share().is_empty());
+    }
+}
