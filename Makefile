@@ -1,0 +1,46 @@
+# Stoa: `make demo` shows it, `make test` proves it. Every target does its own set-up.
+# PostgreSQL's binaries are installed from the system's packages where they are missing; nothing else is needed but Rust.
+
+CARGO ?= cargo
+# Builds use the committed descriptions of the SQL statements (.sqlx); only `check` and `sqlx` ask a database.
+export SQLX_OFFLINE = true
+
+.PHONY: demo test check format sqlx openapi openapi-lint bench deny test-real-data build
+
+demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, ARGS="--catalog FILE" for your own catalog.
+	scripts/install-postgres
+	$(CARGO) run --quiet --profile demo -p gateway -- demo $(ARGS)
+
+test: ## Runs every test, on a PostgreSQL of its own.
+	scripts/with-postgres $(CARGO) test --workspace --quiet
+
+check: ## Format, lints, and the freshness of everything that is generated.
+	$(CARGO) fmt --all --check
+	scripts/with-postgres scripts/check-sqlx
+	scripts/check-generated
+
+format:
+	$(CARGO) fmt --all
+
+sqlx: ## Describes every SQL statement anew into .sqlx.
+	scripts/with-postgres scripts/check-sqlx --write
+
+openapi: ## Writes openapi/ and the GraphQL schema anew.
+	scripts/check-generated --write
+
+openapi-lint: ## Lints the OpenAPI document (needs npm).
+	npx --yes @redocly/cli@2 lint openapi/stoa.json
+
+bench: ## Measures ours against its ceilings, into target/bench.json.
+	scripts/install-postgres
+	$(CARGO) run --release -p bench -- $(ARGS)
+
+deny: ## Bans, licences and sources of the dependencies (needs cargo-deny).
+	$(CARGO) deny check bans licenses sources
+
+test-real-data: ## Tests on real catalogs; STOA_REAL_DATA names their folder.
+	@test -n "$(STOA_REAL_DATA)" || { echo "STOA_REAL_DATA must name a folder with real catalogs" >&2; exit 1; }
+	scripts/with-postgres $(CARGO) test -p tests --quiet -- --ignored real_data
+
+build:
+	$(CARGO) build --release -p gateway

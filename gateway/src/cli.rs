@@ -1,0 +1,116 @@
+//! The command line: one executable with its roles as subcommands.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{LogFormat, Logging};
+
+mod admin;
+mod demo;
+mod describe;
+mod import;
+mod migrate;
+mod serve;
+
+/// Stoa: the integration gateway of a commerce platform.
+#[derive(Debug, Parser)]
+#[command(name = "stoa", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    logging: Logging,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the API, relays events and delivers webhooks.
+    Serve(crate::config::Serve),
+    /// Brings the schema up to date.
+    Migrate(crate::config::Storage),
+    /// Manages merchants.
+    #[command(subcommand)]
+    Merchant(admin::Merchant),
+    /// Manages apps.
+    #[command(subcommand)]
+    App(admin::App),
+    /// Manages what merchants grant to apps.
+    #[command(subcommand)]
+    Grant(admin::Grant),
+    /// Streams a catalog into a merchant's products.
+    Import(import::Import),
+    /// Shows all of it at work on this machine.
+    Demo(demo::Demo),
+    /// Prints the generated descriptions: OpenAPI, GraphQL schema, errors.
+    Describe {
+        /// Which one.
+        #[arg(value_enum)]
+        what: describe::What,
+    },
+}
+
+/// A command's failure: shown to the user, with its causes.
+pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.logging);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error),
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&*error),
+    }
+}
+
+async fn run(command: Command) -> CommandResult {
+    match command {
+        Command::Serve(serve) => serve::run(serve).await,
+        Command::Migrate(storage) => migrate::run(storage).await,
+        Command::Merchant(command) => command.run().await,
+        Command::App(command) => command.run().await,
+        Command::Grant(command) => command.run().await,
+        Command::Import(import) => import.run().await,
+        Command::Demo(demo) => demo.run().await,
+        Command::Describe { what } => describe::run(what),
+    }
+}
+
+/// Logs go to standard error: standard output belongs to what a command prints for others.
+fn start_log(logging: &Logging) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&logging.log)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match logging.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Prints an error and its causes; the exit code of a failure.
+fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    let mut text = format!("stoa: {error}");
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let sentence = next.to_string();
+        if !text.contains(&sentence) {
+            text.push_str(": ");
+            text.push_str(&sentence);
+        }
+        cause = next.source();
+    }
+    // There is nobody left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::FAILURE
+}
+
+/// Prints a line for the user.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    // A closed pipe (`stoa … | head`) is the reader's choice.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

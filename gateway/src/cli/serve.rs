@@ -1,0 +1,34 @@
+//! `stoa serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CommandResult, say};
+use crate::{
+    composition::{Foundation, Server},
+    config::Serve,
+};
+
+/// Serves until SIGINT or SIGTERM, then finishes what is in flight.
+pub(super) async fn run(serve: Serve) -> CommandResult {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let foundation = tokio::select! {
+        foundation = Foundation::open(&serve.storage) => foundation?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    let server = Server::start(&serve, &foundation).await?;
+    match foundation.postgres_pid() {
+        Some(pid) => tracing::info!(postgres.pid = pid, "private PostgreSQL is up"),
+        None => tracing::info!("using the PostgreSQL of STOA_DATABASE_URL"),
+    }
+    say(format_args!("stoa listens on http://{} as {}", server.address(), server.issuer()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    foundation.close().await;
+    Ok(())
+}

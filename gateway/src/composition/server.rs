@@ -1,0 +1,260 @@
+//! The server: API, relay and workers over a [`Foundation`].
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use kernel::{clock::Clock, db::Database, event::Announcer, idempotency::Idempotency, migration, problem::Problem};
+use sqlx::Connection;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use webhooks::{
+    client::{AddressPolicy, Client},
+    relay::{Relay, Wake},
+    retry::Schedule,
+    worker::{self, Worker},
+};
+
+use super::Foundation;
+use crate::{
+    config::Serve,
+    edge::{Fault, authenticate::authenticate, observe::observe},
+    private_postgres,
+    rest::{self, Health, Services},
+};
+
+/// How long requests and deliveries in flight may go on after a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often idempotency keys are swept, and partitions looked after.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Tells that the private PostgreSQL is not there at the moment.
+#[derive(Debug, thiserror::Error)]
+#[error("the private PostgreSQL is being started again")]
+struct PostgresAway;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The public address is no origin.
+    #[error("the public address {url}: {source}")]
+    PublicUrl {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        source: auth::issuer::IssuerError,
+    },
+    /// The signing keys can't be read or made.
+    #[error(transparent)]
+    SigningKeys(#[from] auth::Error),
+    /// The client that sends webhooks can't be made.
+    #[error(transparent)]
+    Client(#[from] webhooks::client::BuildError),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    issuer: auth::Issuer,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts what the role asks for; returns once the address is listened on.
+    pub async fn start(serve: &Serve, foundation: &Foundation) -> Result<Self, StartError> {
+        let listen = |source| StartError::Listen { address: serve.listen, source };
+        let listener = TcpListener::bind(serve.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let url = serve.public_url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
+        let issuer = auth::Issuer::parse(&url).map_err(|source| StartError::PublicUrl { url, source })?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let announcer = Announcer::default();
+        let database = foundation.api_database(serve.database_connections);
+        if serve.role.serves() {
+            let router = api(serve, foundation, &database, &announcer, &issuer, &tasks, &stop).await?;
+            let stopped = stop.clone();
+            tasks.spawn(async move {
+                let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
+                if let Err(error) = serving.await {
+                    tracing::error!(error = %error, "the server ended");
+                }
+            });
+        }
+        if serve.role.works() {
+            work(serve, foundation, announcer, &tasks, &stop)?;
+        } else {
+            spawn_until(&tasks, &stop, async move { announcer.forward(&database).await });
+        }
+        tasks.close();
+        Ok(Self { address, issuer, stop, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address that clients know.
+    pub fn issuer(&self) -> &auth::Issuer {
+        &self.issuer
+    }
+
+    /// Takes no new requests, and finishes what is in flight.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "stopped with work in flight; its leases and keys see to it");
+        }
+    }
+}
+
+/// Runs a loop that has no end of its own until the stop.
+fn spawn_until(tasks: &TaskTracker, stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        stopped.run_until_cancelled(work).await;
+    });
+}
+
+/// The API: REST, GraphQL, the authorization server, and the service's own routes.
+async fn api(
+    serve: &Serve,
+    foundation: &Foundation,
+    database: &Database,
+    announcer: &Announcer,
+    issuer: &auth::Issuer,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Router, StartError> {
+    let (clock, keyring) = (foundation.clock().clone(), Arc::clone(foundation.keyring()));
+    let keys = auth::SigningKeys::load_or_create(database.clone(), Arc::clone(&keyring), clock.clone()).await?;
+    let keys = Arc::new(keys);
+    let view = Arc::new(auth::GrantView::new(database.clone(), clock.clone()));
+    let bearer = Arc::new(auth::Bearer::new(issuer.clone(), Arc::clone(&keys), Arc::clone(&view), clock.clone()));
+    spawn_until(tasks, stop, async move { view.run().await });
+    let reloaded = Arc::clone(&keys);
+    spawn_until(tasks, stop, async move { reloaded.run().await });
+
+    let idempotency = Idempotency::new(database.clone(), clock.clone(), Arc::clone(&keyring), announcer.clone());
+    let graphql = graphql::router(graphql::schema(graphql::Services {
+        database: database.clone(),
+        keyring: Arc::clone(&keyring),
+        idempotency: idempotency.clone(),
+    }));
+    let services = Services {
+        database: database.clone(),
+        clock: clock.clone(),
+        keyring,
+        idempotency,
+        announcer: announcer.clone(),
+        address_policy: address_policy(serve),
+    };
+    let oauth = auth::http::State {
+        issuer: issuer.clone(),
+        keys,
+        database: database.clone(),
+        clock: clock.clone(),
+    };
+    let authenticated = rest::router(services)
+        .merge(graphql)
+        .layer(middleware::from_fn_with_state(bearer, authenticate));
+    let postgres = foundation.postgres_state();
+    let routed = Router::new()
+        .merge(authenticated)
+        .merge(auth::http::router(oauth))
+        .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
+        .merge(rest::service_router(Health { database: database.clone() }));
+    Ok(routed.layer(middleware::from_fn_with_state(clock, observe)))
+}
+
+/// Answers 503 at once while the private PostgreSQL is being started again, rather than having every request wait for a connection.
+async fn refuse_while_away(
+    State(postgres): State<Option<watch::Receiver<private_postgres::State>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let away = postgres.is_some_and(|state| !matches!(*state.borrow(), private_postgres::State::Running { .. }));
+    if away { Fault(Problem::unavailable(PostgresAway)).into_response() } else { next.run(request).await }
+}
+
+/// The relay, the workers and the sweeper.
+fn work(
+    serve: &Serve,
+    foundation: &Foundation,
+    announcer: Announcer,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let clock = foundation.clock().clone();
+    let database = foundation.worker_database((serve.database_connections / 2).max(4));
+    let wake = Wake::default();
+    let relay = Relay::new(database.clone(), clock.clone(), announcer.clone(), wake.clone());
+    let client = Client::new(webhooks::client::Config {
+        policy: address_policy(serve),
+        ..webhooks::client::Config::default()
+    })?;
+    let schedule = serve.delivery.retry_schedule_s.as_ref().map_or_else(Schedule::default, |waits| {
+        Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
+    });
+    let config = worker::Config { schedule, ..worker::Config::default() };
+    let worker = Worker::new(
+        database.clone(),
+        clock.clone(),
+        Arc::clone(foundation.keyring()),
+        announcer,
+        wake,
+        client,
+        config,
+    );
+    let stopped = stop.clone();
+    tasks.spawn(async move { relay.run(stopped).await });
+    let stopped = stop.clone();
+    tasks.spawn(async move { worker.run(stopped).await });
+    let options = foundation.connect_options().clone();
+    spawn_until(tasks, stop, async move { sweep(database, options, clock).await });
+    Ok(())
+}
+
+/// Deletes old idempotency keys, and makes the partitions of the days to come.
+async fn sweep(database: Database, owner: sqlx::postgres::PgConnectOptions, clock: Clock) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let now = clock.now();
+        if let Err(error) = kernel::idempotency::sweep(&database, now).await {
+            tracing::warn!(error = %error, "idempotency keys could not be swept");
+        }
+        let partitions = async {
+            let mut connection = sqlx::PgConnection::connect_with(&owner).await?;
+            migration::ensure_partitions(&mut connection, now).await?;
+            connection.close().await?;
+            Ok::<_, kernel::db::Error>(())
+        };
+        if let Err(error) = partitions.await {
+            tracing::warn!(error = %error, "partitions could not be made");
+        }
+    }
+}
+
+fn address_policy(serve: &Serve) -> AddressPolicy {
+    let allowed = serve.delivery.allow_private_targets;
+    AddressPolicy { allow_private: allowed, allow_link_local: false, allow_http: allowed }
+}

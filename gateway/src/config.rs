@@ -1,0 +1,127 @@
+//! Configuration: every flag and every variable of the environment that Stoa reads, declared here and nowhere else.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use url::Url;
+
+use crate::private_postgres;
+
+/// Where the data is.
+#[derive(Debug, Clone, Args)]
+pub struct Storage {
+    /// The directory of the private PostgreSQL and the master key.
+    #[arg(long, env = "STOA_DATA_DIR", default_value = "stoa-data")]
+    pub data_dir: PathBuf,
+
+    /// A PostgreSQL of your own instead of the private one, as `postgres://…`.
+    #[arg(long, env = "STOA_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// The file of the master key (32 bytes in base64); made at first start. Default: `master.key` in the data directory.
+    #[arg(long, env = "STOA_MASTER_KEY_FILE")]
+    pub master_key_file: Option<PathBuf>,
+}
+
+impl Storage {
+    /// How to run the private PostgreSQL.
+    #[allow(clippy::disallowed_methods, reason = "the configuration reads the environment")]
+    pub fn private_postgres(&self) -> private_postgres::Options {
+        private_postgres::Options {
+            runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+            search_path: std::env::var_os("PATH"),
+            ..private_postgres::Options::new(&self.data_dir)
+        }
+    }
+
+    /// The file of the master key.
+    pub fn master_key_path(&self) -> PathBuf {
+        self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+}
+
+/// How `stoa serve` runs.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Where the data is.
+    #[command(flatten)]
+    pub storage: Storage,
+
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, env = "STOA_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The address that clients know: the issuer of tokens. Default: `http://` and the listening address.
+    #[arg(long, env = "STOA_PUBLIC_URL")]
+    pub public_url: Option<Url>,
+
+    /// What this process does.
+    #[arg(long, env = "STOA_ROLE", value_enum, default_value_t = ProcessRole::All)]
+    pub role: ProcessRole,
+
+    /// Connections of the API's pool; the worker's pool has half as many.
+    #[arg(long, env = "STOA_DATABASE_CONNECTIONS", default_value_t = 32)]
+    pub database_connections: u32,
+
+    /// How webhooks are delivered.
+    #[command(flatten)]
+    pub delivery: Delivery,
+}
+
+/// What a process of several does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProcessRole {
+    /// Serves the API.
+    Api,
+    /// Relays and delivers events.
+    Worker,
+    /// Both.
+    All,
+}
+
+impl ProcessRole {
+    /// Whether it serves the API.
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Api | Self::All)
+    }
+
+    /// Whether it relays and delivers.
+    pub const fn works(self) -> bool {
+        matches!(self, Self::Worker | Self::All)
+    }
+}
+
+/// How webhooks are delivered.
+#[derive(Debug, Clone, Args)]
+pub struct Delivery {
+    /// Lets endpoints be on loopback, private and link-local addresses, and on plain HTTP. For development: it opens the inner network to whoever
+    /// may register an endpoint.
+    #[arg(long, env = "STOA_ALLOW_PRIVATE_TARGETS", default_value_t = false)]
+    pub allow_private_targets: bool,
+
+    /// Pauses between attempts in seconds, such as `5,30,120`; after the last one a delivery becomes a dead letter. Default: an exponential schedule
+    /// over three days.
+    #[arg(long, env = "STOA_RETRY_SCHEDULE", value_delimiter = ',')]
+    pub retry_schedule_s: Option<Vec<u64>>,
+}
+
+/// How to log; for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Logging {
+    /// What to log, such as `info` or `webhooks=debug,info`.
+    #[arg(long, env = "STOA_LOG", default_value = "info", global = true)]
+    pub log: String,
+
+    /// The form of the log.
+    #[arg(long, env = "STOA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}

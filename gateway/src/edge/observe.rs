@@ -1,0 +1,107 @@
+//! The outermost layer: the request's id, one log line, and the last word on problems.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use kernel::{
+    clock::Clock,
+    id::RequestId,
+    problem::{self, Problem},
+};
+use tracing::Instrument;
+
+use super::fault::{self, Fault};
+
+/// The header that names a request.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The API version that this binary speaks.
+pub(crate) const API_VERSION: &str = "2026-11-01";
+
+/// The header by which a client asks for an API version, and an answer names its own.
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("stoa-version");
+
+/// Gives the request an id, runs it, renders its problem if it has one, and logs it once.
+pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    let started = clock.now();
+    let id = RequestId::new(started);
+    request.extensions_mut().insert(id);
+    let method = request.method().clone();
+    let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+    let headers: HeaderMap = authorization.map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", request.id = %id);
+    let response = match wrong_version(&request) {
+        Some(fault) => fault.into_response(),
+        None => next.run(request).instrument(span.clone()).await,
+    };
+    let mut response = fault::render(as_problem(response), id, &headers);
+    let _entered = span.enter();
+    let status = response.status().as_u16();
+    let route = route.as_deref().unwrap_or("-");
+    let duration_ms = clock.now().since(started).as_millis();
+    match response.extensions().get::<Arc<Problem>>() {
+        Some(problem) if status >= 500 => {
+            let cause = problem.source.as_deref().map(chain).unwrap_or_default();
+            tracing::error!(http.method = %method, http.route = route, http.status = status, duration_ms, problem = problem.kind.slug, cause, "request failed");
+        }
+        Some(problem) => {
+            tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, problem = problem.kind.slug, "request refused");
+        }
+        None => tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "request"),
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(VERSION, HeaderValue::from_static(API_VERSION));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn wrong_version(request: &Request) -> Option<Fault> {
+    let asked = request.headers().get(VERSION)?;
+    (asked != API_VERSION).then(|| {
+        Fault(Problem::new(
+            &problem::MALFORMED_REQUEST,
+            format!("There is no API version {asked:?}; this is {API_VERSION}."),
+        ))
+    })
+}
+
+/// Answers that the router gives by itself become problems too.
+fn as_problem(response: Response) -> Response {
+    if response.extensions().get::<Arc<Problem>>().is_some() || response.headers().contains_key(header::CONTENT_TYPE) {
+        return response;
+    }
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND => Problem::new(&problem::NOT_FOUND, "There is no such path."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(&problem::METHOD_NOT_ALLOWED, "This resource does not know that method.")
+        }
+        _ => return response,
+    };
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let mut response = Fault(problem).into_response();
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// An error and its causes, one after another.
+fn chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,102 @@
+//! REST: a thin coat over the domain. A handler extracts, makes one domain call, and answers.
+//!
+//! Each module has the operations of one resource, with their description for OpenAPI beside them. The scope that a handler's
+//! `security` names is for the reader of the document; the domain call is what enforces it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use kernel::{
+    actor::Actor,
+    clock::Clock,
+    db::{self, Database, Transaction},
+    idempotency::{Idempotency, Operation},
+    keyring::Keyring,
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::edge::{IdempotencyKey, Mutated, fault::{Fault, FaultOfOperation}};
+
+mod catalog_imports;
+mod customers;
+mod events;
+mod fulfillments;
+mod inventory;
+mod locations;
+mod orders;
+mod parameters;
+mod products;
+mod service;
+mod webhook_endpoints;
+
+pub(crate) use service::Health;
+
+/// What handlers work with.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    /// The API role's database.
+    pub(crate) database: Database,
+    /// The clock.
+    pub(crate) clock: Clock,
+    /// The key ring.
+    pub(crate) keyring: Arc<Keyring>,
+    /// Runs mutations once per key.
+    pub(crate) idempotency: Idempotency,
+    /// Tells the relay of committed events.
+    pub(crate) announcer: kernel::event::Announcer,
+    /// What an endpoint's address may be.
+    pub(crate) address_policy: webhooks::client::AddressPolicy,
+}
+
+impl Services {
+    /// A transaction that has entered the actor's merchant; reads need not commit it.
+    pub(crate) async fn enter(&self, actor: &Actor) -> Result<Transaction, db::Error> {
+        self.database.enter(actor.merchant).await
+    }
+
+    /// Runs an operation once for its key: 200.
+    pub(crate) async fn once<O: Operation>(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+        operation: &O,
+    ) -> Result<Mutated<O::Output>, FaultOfOperation>
+    where
+        kernel::problem::Problem: From<O::Error>,
+    {
+        let answer = self.idempotency.once(actor, &key.0, operation).await.map_err(Fault::of_operation)?;
+        Ok(Mutated::ok(answer))
+    }
+}
+
+/// Everything under `/v1`.
+fn versioned() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .merge(products::routes())
+        .merge(catalog_imports::routes())
+        .merge(locations::routes())
+        .merge(inventory::routes())
+        .merge(orders::routes())
+        .merge(fulfillments::routes())
+        .merge(customers::routes())
+        .merge(webhook_endpoints::routes())
+        .merge(events::routes())
+}
+
+/// The routes under `/v1`, to be put behind authentication.
+pub(crate) fn router(services: Services) -> Router {
+    versioned().with_state(services).split_for_parts().0
+}
+
+/// The routes of the service itself.
+pub(crate) fn service_router(health: Health) -> Router {
+    service::routes().with_state(health).split_for_parts().0
+}
+
+/// Adds every route's description to a document.
+pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base).merge(versioned()).split_for_parts();
+    let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned).merge(service::routes()).split_for_parts();
+    let (_, all) = OpenApiRouter::<auth::http::State>::with_openapi(service).merge(auth::http::routes()).split_for_parts();
+    all
+}

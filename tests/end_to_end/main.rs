@@ -1,0 +1,24 @@
+//! End-to-end tests: each promise to users once, against the real binary.
+//!
+//! One file a promise. The harness (binary, client, receiver) is the package `tests`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod architecture;
+mod crashes;
+mod demo;
+mod errors;
+mod exactly_once;
+mod flash_sale;
+mod imports;
+mod matrix;
+mod operation;
+mod webhooks;
+
+/// The binary under test.
+const STOA: &str = env!("CARGO_BIN_EXE_stoa");
