@@ -33,14 +33,16 @@ openapi-lint: ## Lints the OpenAPI document (needs npm).
 
 bench: ## Measures ours against its ceilings, into target/bench.json.
 	scripts/install-postgres
-	$(CARGO) run --release -p bench -- $(ARGS)
+	$(CARGO) build --release -p gateway -p bench
+	$(CARGO) run --release --quiet -p bench -- $(ARGS)
 
 deny: ## Bans, licences and sources of the dependencies (needs cargo-deny).
 	$(CARGO) deny check bans licenses sources
 
 test-real-data: ## Tests on real catalogs; STOA_REAL_DATA names their folder.
 	@test -n "$(STOA_REAL_DATA)" || { echo "STOA_REAL_DATA must name a folder with real catalogs" >&2; exit 1; }
-	scripts/with-postgres $(CARGO) test -p tests --quiet -- --ignored real_data
+	scripts/install-postgres
+	$(CARGO) test -p gateway --quiet -- --ignored real_data
 
 build:
 	$(CARGO) build --release -p gateway

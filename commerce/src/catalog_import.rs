@@ -26,6 +26,7 @@ use kernel::{
     problem::FieldError,
     scope::Scope,
     validation::{self, Faults, Validate},
+    version::Version,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -87,7 +88,7 @@ pub struct CatalogImport {
     /// Lines that came to nothing, each for reasons that its result names.
     pub failed_count: i64,
     /// Raised with every change; the `ETag`.
-    pub version: i64,
+    pub version: Version,
     /// When it was begun.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -228,7 +229,11 @@ pub async fn begin(
     validation::check(parameters).map_err(Error::Invalid)?;
     let json = serde_json::to_vec(parameters).map_err(idempotency::Error::Input)?;
     let fingerprint: [u8; 32] = Sha256::digest(json).into();
-    let new = store::NewImport { id: CatalogImportId::new(now), fingerprint: &fingerprint, label: parameters.label.as_deref() };
+    let new = store::NewImport {
+        id: CatalogImportId::new(now),
+        fingerprint: &fingerprint,
+        label: parameters.label.as_deref(),
+    };
     if let Some(begun) = store::insert(tx, actor, key, &new, now).await? {
         return Ok(begun);
     }
@@ -241,10 +246,16 @@ pub async fn begin(
 }
 
 /// The import of this id.
-pub async fn get(tx: &mut PgConnection, actor: &Actor, id: CatalogImportId) -> Result<CatalogImport, Error> {
+pub async fn get(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    id: CatalogImportId,
+) -> Result<CatalogImport, Error> {
     actor.access.require(Scope::CatalogRead)?;
     let begun = store::get(tx, actor.merchant, id).await?;
-    begun.map(|begun| begun.import).ok_or_else(|| Error::not_found("catalog import", id))
+    begun
+        .map(|begun| begun.import)
+        .ok_or_else(|| Error::not_found("catalog import", id))
 }
 
 /// A page of imports, the latest first.

@@ -2,8 +2,7 @@
 
 use kernel::{
     actor::MissingScope,
-    db, idempotency,
-    keyring,
+    db, idempotency, keyring,
     problem::{self, FieldError, Problem},
 };
 use serde::{Deserialize, Serialize};
@@ -67,7 +66,11 @@ pub enum Error {
 
 /// A refusal that depends on stored state; kept under the idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "refusal", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "refusal",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
 pub enum Refusal {
     /// Some lines ask for more than there is.
     #[error("not enough stock")]
@@ -138,7 +141,10 @@ pub struct InsufficientLine {
 impl Error {
     /// The thing is not there.
     pub fn not_found(noun: &'static str, id: impl std::fmt::Display) -> Self {
-        Self::NotFound { noun, id: id.to_string() }
+        Self::NotFound {
+            noun,
+            id: id.to_string(),
+        }
     }
 }
 
@@ -180,7 +186,9 @@ impl From<Error> for Problem {
             Error::NotFound { noun, id } => Self::not_found(noun, id),
             Error::VersionMismatch { expected, current } => Self::new(
                 &problem::VERSION_MISMATCH,
-                format!("`If-Match` expects version {expected}; the resource is at version {current}."),
+                format!(
+                    "`If-Match` expects version {expected}; the resource is at version {current}."
+                ),
             ),
             Error::Refused(refusal) => refusal.into(),
             Error::Idempotency(error) => error.into(),
@@ -217,7 +225,10 @@ impl From<Refusal> for Problem {
                     FieldError::at(
                         format!("/lines/{}/quantity", line.index),
                         "quantity_exceeded",
-                        format!("{} requested, {} left to ship", line.requested, line.available),
+                        format!(
+                            "{} requested, {} left to ship",
+                            line.requested, line.available
+                        ),
                     )
                 })
                 .collect(),
@@ -227,7 +238,10 @@ impl From<Refusal> for Problem {
                     FieldError::at(
                         format!("/entries/{}/{}", entry.index, entry.field),
                         "stock_out_of_range",
-                        format!("{} would lie there; it may be from {} (reserved) to {}", entry.on_hand, entry.reserved, entry.maximum),
+                        format!(
+                            "{} would lie there; it may be from {} (reserved) to {}",
+                            entry.on_hand, entry.reserved, entry.maximum
+                        ),
                     )
                 })
                 .collect(),
@@ -239,5 +253,7 @@ impl From<Refusal> for Problem {
 
 fn capitalised(sentence: &str) -> String {
     let mut characters = sentence.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
 }

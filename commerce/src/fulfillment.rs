@@ -54,7 +54,10 @@ pub struct Fulfillment {
     #[schema(required, example = "00340434161094042557")]
     pub tracking_number: Option<String>,
     /// Where it can be followed.
-    #[schema(required, example = "https://carrier.example/track/00340434161094042557")]
+    #[schema(
+        required,
+        example = "https://carrier.example/track/00340434161094042557"
+    )]
     pub tracking_url: Option<String>,
     /// What was shipped.
     pub lines: Vec<FulfillmentLine>,
@@ -81,7 +84,9 @@ pub enum FulfillmentStatus {
 }
 
 /// How many pieces of an order's line were shipped, or are to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "FulfillmentLineInput")]
 pub struct FulfillmentLine {
@@ -147,7 +152,9 @@ pub struct Fulfilled {
 
 impl Kept for Fulfilled {
     fn visible_to(&self, access: &Access) -> bool {
-        self.fulfillments.iter().all(|fulfillment| fulfillment.visible_to(access))
+        self.fulfillments
+            .iter()
+            .all(|fulfillment| fulfillment.visible_to(access))
     }
 }
 
@@ -167,7 +174,11 @@ impl Validate for FulfillmentInput {
     fn validate(&self, faults: &mut Faults) {
         if let Some(lines) = &self.lines {
             if lines.is_empty() {
-                faults.add("/lines", "required", "must have at least one line, or be left out");
+                faults.add(
+                    "/lines",
+                    "required",
+                    "must have at least one line, or be left out",
+                );
             }
             faults.at_most("/lines", lines, LINES_MAX);
             let mut seen = std::collections::HashSet::new();
@@ -177,27 +188,54 @@ impl Validate for FulfillmentInput {
                     faults.add(&format!("/lines/{index}/quantity"), "out_of_range", detail);
                 }
                 if !seen.insert(line.line) {
-                    faults.add(&format!("/lines/{index}/line"), "duplicate", "an earlier entry names the same line");
+                    faults.add(
+                        &format!("/lines/{index}/line"),
+                        "duplicate",
+                        "an earlier entry names the same line",
+                    );
                 }
             }
             if self.location_id.is_some() {
-                faults.add("/locationId", "invalid", "must be left out where lines are given: each line has its location");
+                faults.add(
+                    "/locationId",
+                    "invalid",
+                    "must be left out where lines are given: each line has its location",
+                );
             }
         }
-        tracking_rules(faults, self.carrier.as_deref(), self.tracking_number.as_deref(), self.tracking_url.as_deref());
+        tracking_rules(
+            faults,
+            self.carrier.as_deref(),
+            self.tracking_number.as_deref(),
+            self.tracking_url.as_deref(),
+        );
     }
 }
 
 impl Validate for TrackingInput {
     fn validate(&self, faults: &mut Faults) {
         if self.carrier.is_none() && self.tracking_number.is_none() && self.tracking_url.is_none() {
-            faults.add("", "required", "must have at least one of carrier, trackingNumber and trackingUrl");
+            faults.add(
+                "",
+                "required",
+                "must have at least one of carrier, trackingNumber and trackingUrl",
+            );
         }
-        tracking_rules(faults, self.carrier.as_deref(), self.tracking_number.as_deref(), self.tracking_url.as_deref());
+        tracking_rules(
+            faults,
+            self.carrier.as_deref(),
+            self.tracking_number.as_deref(),
+            self.tracking_url.as_deref(),
+        );
     }
 }
 
-fn tracking_rules(faults: &mut Faults, carrier: Option<&str>, number: Option<&str>, url: Option<&str>) {
+fn tracking_rules(
+    faults: &mut Faults,
+    carrier: Option<&str>,
+    number: Option<&str>,
+    url: Option<&str>,
+) {
     if let Some(carrier) = carrier {
         faults.text("/carrier", carrier, TRACKING_LENGTH_MAX);
     }
@@ -206,7 +244,9 @@ fn tracking_rules(faults: &mut Faults, carrier: Option<&str>, number: Option<&st
     }
     if let Some(url) = url {
         faults.text("/trackingUrl", url, TRACKING_URL_LENGTH_MAX);
-        let authority = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let authority = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"));
         if authority.is_none_or(|rest| rest.is_empty() || rest.contains(char::is_whitespace)) {
             faults.add("/trackingUrl", "invalid", "must be an https or http URL");
         }

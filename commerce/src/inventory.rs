@@ -196,7 +196,9 @@ pub struct InventoryChange {
 
 impl Kept for InventoryChange {
     fn visible_to(&self, access: &Access) -> bool {
-        self.levels.iter().all(|level| access.sees_location(level.location_id))
+        self.levels
+            .iter()
+            .all(|level| access.sees_location(level.location_id))
     }
 }
 
@@ -211,11 +213,19 @@ const NOTE_LENGTH_MAX: usize = 500;
 
 impl Validate for InventorySetInput {
     fn validate(&self, faults: &mut Faults) {
-        let pairs: Vec<_> = self.entries.iter().map(|entry| (entry.variant_id, entry.location_id)).collect();
+        let pairs: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.variant_id, entry.location_id))
+            .collect();
         entries_and_note(faults, &pairs, self.note.as_deref());
         for (index, entry) in self.entries.iter().enumerate() {
             if !(0..=ON_HAND_MAX).contains(&entry.on_hand) {
-                faults.add(&format!("/entries/{index}/onHand"), "out_of_range", format!("must be from 0 to {ON_HAND_MAX}"));
+                faults.add(
+                    &format!("/entries/{index}/onHand"),
+                    "out_of_range",
+                    format!("must be from 0 to {ON_HAND_MAX}"),
+                );
             }
         }
     }
@@ -223,7 +233,11 @@ impl Validate for InventorySetInput {
 
 impl Validate for InventoryAdjustInput {
     fn validate(&self, faults: &mut Faults) {
-        let pairs: Vec<_> = self.entries.iter().map(|entry| (entry.variant_id, entry.location_id)).collect();
+        let pairs: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.variant_id, entry.location_id))
+            .collect();
         entries_and_note(faults, &pairs, self.note.as_deref());
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.delta == 0 || !(-ON_HAND_MAX..=ON_HAND_MAX).contains(&entry.delta) {
@@ -242,7 +256,11 @@ fn entries_and_note(faults: &mut Faults, pairs: &[(VariantId, LocationId)], note
     let mut seen = std::collections::HashSet::new();
     for (index, pair) in pairs.iter().enumerate() {
         if !seen.insert(pair) {
-            faults.add(&format!("/entries/{index}"), "duplicate", "an earlier entry names the same variant and location");
+            faults.add(
+                &format!("/entries/{index}"),
+                "duplicate",
+                "an earlier entry names the same variant and location",
+            );
         }
     }
     faults.optional_text("/note", note, NOTE_LENGTH_MAX);

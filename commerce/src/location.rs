@@ -85,7 +85,11 @@ impl Validate for LocationInput {
 /// A country must be two capital letters.
 pub(crate) fn country_code(faults: &mut Faults, step: &str, country: &str) {
     if country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        faults.add(step, "invalid", "must be a country code of ISO 3166-1, two capital letters such as DE");
+        faults.add(
+            step,
+            "invalid",
+            "must be a country code of ISO 3166-1, two capital letters such as DE",
+        );
     }
 }
 
@@ -131,7 +135,12 @@ impl idempotency::Operation for Upsert {
 
 /// Creates a location, or changes the one that has its external id; an equal input changes nothing. Whoever is limited to locations changes those, and
 /// creates none.
-pub async fn upsert(tx: &mut PgConnection, actor: &Actor, input: &LocationInput, now: Timestamp) -> Result<Location, Error> {
+pub async fn upsert(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    input: &LocationInput,
+    now: Timestamp,
+) -> Result<Location, Error> {
     actor.access.require(Scope::LocationsWrite)?;
     let merchant = actor.merchant;
     let mut existing = store::lock_by_external_id(tx, merchant, &input.external_id).await?;
@@ -166,7 +175,10 @@ pub async fn upsert(tx: &mut PgConnection, actor: &Actor, input: &LocationInput,
 
 /// One location.
 pub async fn get(tx: &mut PgConnection, actor: &Actor, id: LocationId) -> Result<Location, Error> {
-    get_many(tx, actor, &[id]).await?.remove(&id).ok_or_else(|| Error::not_found("location", id))
+    get_many(tx, actor, &[id])
+        .await?
+        .remove(&id)
+        .ok_or_else(|| Error::not_found("location", id))
 }
 
 /// Those of `ids` that are there and visible, for loaders. One statement, however many.
@@ -177,16 +189,34 @@ pub async fn get_many(
 ) -> Result<HashMap<LocationId, Location>, Error> {
     actor.access.require(Scope::LocationsRead)?;
     let found = store::select_many(tx, actor.merchant, ids).await?;
-    let visible = found.into_iter().filter(|location| actor.access.sees_location(location.id));
+    let visible = found
+        .into_iter()
+        .filter(|location| actor.access.sees_location(location.id));
     Ok(visible.map(|location| (location.id, location)).collect())
 }
 
 /// The locations by external id.
-pub async fn list(tx: &mut PgConnection, actor: &Actor, page: &PageRequest<LocationKey>) -> Result<Page<Location>, Error> {
+pub async fn list(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    page: &PageRequest<LocationKey>,
+) -> Result<Page<Location>, Error> {
     actor.access.require(Scope::LocationsRead)?;
-    let after = page.after.as_ref().map(|LocationKey(external_id)| external_id.as_str());
-    let rows = store::list(tx, actor.merchant, actor.access.location_uuids().as_deref(), after, page.fetch_count()).await?;
-    Ok(Page::from_rows(rows, page, |last| LocationKey(last.external_id.clone())))
+    let after = page
+        .after
+        .as_ref()
+        .map(|LocationKey(external_id)| external_id.as_str());
+    let rows = store::list(
+        tx,
+        actor.merchant,
+        actor.access.location_uuids().as_deref(),
+        after,
+        page.fetch_count(),
+    )
+    .await?;
+    Ok(Page::from_rows(rows, page, |last| {
+        LocationKey(last.external_id.clone())
+    }))
 }
 
 /// Which of `ids` are locations of the merchant.
@@ -198,5 +228,8 @@ pub(crate) async fn known(
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
-    Ok(store::select_ids(tx, actor.merchant, ids).await?.into_iter().collect())
+    Ok(store::select_ids(tx, actor.merchant, ids)
+        .await?
+        .into_iter()
+        .collect())
 }

@@ -37,8 +37,9 @@ pub(crate) use cancel::lock;
 pub use cancel::{Cancel, CancelRequest, cancel};
 pub(crate) use events::{event, to_json};
 pub use input::{EXTERNAL_ID_LENGTH_MAX, LINES_MAX, QUANTITY_MAX};
-pub(crate) use personal::{CUSTOMER_CONTEXT, email_index};
 pub use personal::reveal;
+pub(crate) use personal::{CUSTOMER_CONTEXT, email_index};
+pub(crate) use read::require_visible;
 pub use place::{Place, place, place_many};
 pub use read::{OrderFilter, OrderKey, get, get_by_external_id, get_many, list, transitions};
 
@@ -120,7 +121,9 @@ pub struct OrderLine {
 }
 
 /// How far an order has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, Enum, sqlx::Type)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, Enum, sqlx::Type,
+)]
 #[serde(rename_all = "snake_case")]
 #[graphql(rename_items = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -137,7 +140,12 @@ pub enum OrderStatus {
 
 impl OrderStatus {
     /// Every status there is.
-    pub const ALL: &[Self] = &[Self::Placed, Self::PartiallyFulfilled, Self::Fulfilled, Self::Cancelled];
+    pub const ALL: &[Self] = &[
+        Self::Placed,
+        Self::PartiallyFulfilled,
+        Self::Fulfilled,
+        Self::Cancelled,
+    ];
 
     /// As JSON and the database spell it.
     pub const fn name(self) -> &'static str {
@@ -151,7 +159,18 @@ impl OrderStatus {
 }
 
 /// A person's name and contacts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug,
+    Clone,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    SimpleObject,
+    InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "ContactInput")]
 pub struct Contact {
@@ -170,7 +189,9 @@ pub struct Contact {
 }
 
 /// A postal address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "AddressInput")]
 pub struct Address {
@@ -288,6 +309,10 @@ impl Kept for Order {
         if self.customer.is_none() && self.shipping_address.is_none() {
             return Cow::Borrowed(self);
         }
-        Cow::Owned(Self { customer: None, shipping_address: None, ..self.clone() })
+        Cow::Owned(Self {
+            customer: None,
+            shipping_address: None,
+            ..self.clone()
+        })
     }
 }

@@ -19,6 +19,7 @@ use kernel::{
     money::Money,
     page::{Page, PageRequest},
     scope::Scope,
+    version::Version,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -35,8 +36,8 @@ mod upsert;
 
 pub use archive::{Archive, ArchiveInput, archive};
 pub use input::{
-    ATTRIBUTES_MAX, EXTERNAL_ID_CHARACTERS_MAX, MEDIA_MAX, OPTIONS_MAX, PRICE_MINOR_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, VARIANTS_MAX,
-    WEIGHT_GRAMS_MAX,
+    ATTRIBUTES_MAX, EXTERNAL_ID_CHARACTERS_MAX, MEDIA_MAX, OPTIONS_MAX, PRICE_MINOR_MAX, TAGS_MAX,
+    TITLE_CHARACTERS_MAX, VARIANTS_MAX, WEIGHT_GRAMS_MAX,
 };
 pub use upsert::{Decided, Upsert, UpsertInput, upsert, upsert_many};
 
@@ -89,7 +90,7 @@ pub struct Product {
     /// What can be bought, in the order given; archived variants are left out.
     pub variants: Vec<Variant>,
     /// Raised by one with every change; the `ETag`.
-    pub version: i64,
+    pub version: Version,
     /// When it was first written.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -98,7 +99,18 @@ pub struct Product {
 
 /// Whether a product is sold.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema, Enum, sqlx::Type,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    Enum,
+    sqlx::Type,
 )]
 #[serde(rename_all = "snake_case")]
 #[graphql(rename_items = "snake_case")]
@@ -125,7 +137,9 @@ impl ProductStatus {
 }
 
 /// Something that a product's variants differ in, such as its size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "ProductOptionInput")]
 pub struct ProductOption {
@@ -138,7 +152,9 @@ pub struct ProductOption {
 }
 
 /// A further fact about a product or a variant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "AttributeInput")]
 pub struct Attribute {
@@ -151,7 +167,9 @@ pub struct Attribute {
 }
 
 /// A picture, a film or another file about a product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, SimpleObject, InputObject,
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[graphql(input_name = "MediaInput")]
 pub struct Media {
@@ -168,7 +186,9 @@ pub struct Media {
 }
 
 /// What a medium is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema, Enum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema, Enum,
+)]
 #[serde(rename_all = "snake_case")]
 #[graphql(rename_items = "snake_case")]
 pub enum MediaKind {
@@ -341,6 +361,8 @@ impl Kept for Product {
 /// Which products a list shows; all of them by default. Conditions add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProductFilter {
+    /// Only the product with this external id.
+    pub external_id: Option<String>,
     /// Only those of this status.
     pub status: Option<ProductStatus>,
     /// Only those that have a variant, not archived, of this SKU.
@@ -382,11 +404,17 @@ impl SaleVariant {
 /// The product of this id.
 pub async fn get(tx: &mut PgConnection, actor: &Actor, id: ProductId) -> Result<Product, Error> {
     let mut products = get_many(tx, actor, &[id]).await?;
-    products.remove(&id).ok_or_else(|| Error::not_found("product", id))
+    products
+        .remove(&id)
+        .ok_or_else(|| Error::not_found("product", id))
 }
 
 /// The product of this external id.
-pub async fn get_by_external_id(tx: &mut PgConnection, actor: &Actor, external_id: &str) -> Result<Product, Error> {
+pub async fn get_by_external_id(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    external_id: &str,
+) -> Result<Product, Error> {
     actor.access.require(Scope::CatalogRead)?;
     let id = store::id_of_external_id(tx, actor.merchant, external_id).await?;
     let id = id.ok_or_else(|| Error::not_found("product", external_id))?;
@@ -394,10 +422,17 @@ pub async fn get_by_external_id(tx: &mut PgConnection, actor: &Actor, external_i
 }
 
 /// The products of these ids; those that are not there are left out. Two statements, however many.
-pub async fn get_many(tx: &mut PgConnection, actor: &Actor, ids: &[ProductId]) -> Result<HashMap<ProductId, Product>, Error> {
+pub async fn get_many(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    ids: &[ProductId],
+) -> Result<HashMap<ProductId, Product>, Error> {
     actor.access.require(Scope::CatalogRead)?;
     let aggregates = store::select(tx, actor.merchant, ids).await?;
-    Ok(aggregates.into_iter().map(|aggregate| (aggregate.product.id, aggregate.product)).collect())
+    Ok(aggregates
+        .into_iter()
+        .map(|aggregate| (aggregate.product.id, aggregate.product))
+        .collect())
 }
 
 /// The variants of these products, archived ones left out, in their order. One statement, however many.
@@ -410,7 +445,10 @@ pub async fn variants_of(
     let mut variants: HashMap<_, Vec<_>> = HashMap::new();
     for variant in store::variants_of(tx, actor.merchant, products).await? {
         if !variant.archived {
-            variants.entry(variant.product_id).or_default().push(variant);
+            variants
+                .entry(variant.product_id)
+                .or_default()
+                .push(variant);
         }
     }
     Ok(variants)
@@ -424,7 +462,10 @@ pub async fn variants(
 ) -> Result<HashMap<VariantId, Variant>, Error> {
     actor.access.require(Scope::CatalogRead)?;
     let variants = store::variants(tx, actor.merchant, ids).await?;
-    Ok(variants.into_iter().map(|variant| (variant.id, variant)).collect())
+    Ok(variants
+        .into_iter()
+        .map(|variant| (variant.id, variant))
+        .collect())
 }
 
 /// The variants that have one of these SKUs, archived ones left out; several may share one. One statement, however many.
@@ -436,7 +477,10 @@ pub async fn variants_by_sku(
     actor.access.require(Scope::CatalogRead)?;
     let mut variants: HashMap<_, Vec<_>> = HashMap::new();
     for variant in store::variants_by_sku(tx, actor.merchant, skus).await? {
-        variants.entry(variant.sku.clone().unwrap_or_default()).or_default().push(variant);
+        variants
+            .entry(variant.sku.clone().unwrap_or_default())
+            .or_default()
+            .push(variant);
     }
     Ok(variants)
 }
@@ -449,7 +493,10 @@ pub async fn find_for_sale(
     ids: &[VariantId],
 ) -> Result<HashMap<VariantId, SaleVariant>, Error> {
     let variants = store::for_sale(tx, merchant, ids).await?;
-    Ok(variants.into_iter().map(|variant| (variant.id, variant)).collect())
+    Ok(variants
+        .into_iter()
+        .map(|variant| (variant.id, variant))
+        .collect())
 }
 
 /// A page of products, oldest first. The order never changes, so a product that is written while somebody pages is neither missed nor seen twice.
@@ -467,8 +514,15 @@ pub async fn list(
     };
     let page = Page::from_rows(ids, request, |&id| id);
     let mut products = get_many(tx, actor, &page.data).await?;
-    let data = page.data.iter().filter_map(|id| products.remove(id)).collect();
-    Ok(Page { data, next_cursor: page.next_cursor })
+    let data = page
+        .data
+        .iter()
+        .filter_map(|id| products.remove(id))
+        .collect();
+    Ok(Page {
+        data,
+        next_cursor: page.next_cursor,
+    })
 }
 
 impl Product {

@@ -58,7 +58,10 @@ pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sy
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli.logging);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return report(&error),
     };
@@ -85,7 +88,9 @@ async fn run(command: Command) -> CommandResult {
 fn start_log(logging: &Logging) {
     let filter = tracing_subscriber::EnvFilter::try_new(&logging.log)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match logging.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

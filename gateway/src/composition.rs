@@ -61,12 +61,11 @@ pub enum OpenError {
 impl Foundation {
     /// Starts the private PostgreSQL (or takes the one of `STOA_DATABASE_URL`), migrates, and opens the key ring.
     pub async fn open(storage: &Storage) -> Result<Self, OpenError> {
-        let (options, postgres) = match &storage.database_url {
-            Some(url) => (url.parse().map_err(OpenError::DatabaseUrl)?, None),
-            None => {
-                let postgres = PrivatePostgres::start(storage.private_postgres()).await?;
-                (postgres.connect_options(), Some(postgres))
-            }
+        let (options, postgres) = if let Some(url) = &storage.database_url {
+            (url.parse().map_err(OpenError::DatabaseUrl)?, None)
+        } else {
+            let postgres = PrivatePostgres::start(storage.private_postgres()).await?;
+            (postgres.connect_options(), Some(postgres))
         };
         Self::over(storage, options, postgres).await
     }
@@ -88,11 +87,18 @@ impl Foundation {
         postgres: Option<PrivatePostgres>,
     ) -> Result<Self, OpenError> {
         let clock = Clock::system();
-        std::fs::create_dir_all(&storage.data_dir)
-            .map_err(|source| OpenError::DataDirectory { path: storage.data_dir.clone(), source })?;
+        std::fs::create_dir_all(&storage.data_dir).map_err(|source| OpenError::DataDirectory {
+            path: storage.data_dir.clone(),
+            source,
+        })?;
         let keyring = Arc::new(Keyring::load_or_create(&storage.master_key_path())?);
         migration::run(&options, clock.now()).await?;
-        Ok(Self { options, postgres, keyring, clock })
+        Ok(Self {
+            options,
+            postgres,
+            keyring,
+            clock,
+        })
     }
 
     /// A pool of the API role.

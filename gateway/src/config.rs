@@ -25,7 +25,10 @@ pub struct Storage {
 
 impl Storage {
     /// How to run the private PostgreSQL.
-    #[allow(clippy::disallowed_methods, reason = "the configuration reads the environment")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the configuration reads the environment"
+    )]
     pub fn private_postgres(&self) -> private_postgres::Options {
         private_postgres::Options {
             runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
@@ -36,7 +39,9 @@ impl Storage {
 
     /// The file of the master key.
     pub fn master_key_path(&self) -> PathBuf {
-        self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+        self.master_key_file
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("master.key"))
     }
 }
 

@@ -66,15 +66,25 @@ pub(crate) async fn run(options: Options) -> CommandResult {
     let mut terminate = signal(SignalKind::terminate())?;
     let (data_dir, temporary) = match &options.data_dir {
         Some(data_dir) => (data_dir.clone(), false),
-        None => (std::env::temp_dir().join(format!("stoa-demo-{}", uuid::Uuid::now_v7().simple())), true),
+        None => (
+            std::env::temp_dir().join(format!("stoa-demo-{}", uuid::Uuid::now_v7().simple())),
+            true,
+        ),
     };
     let serve = Serve {
-        storage: Storage { data_dir: data_dir.clone(), database_url: None, master_key_file: None },
+        storage: Storage {
+            data_dir: data_dir.clone(),
+            database_url: None,
+            master_key_file: None,
+        },
         listen: options.listen,
         public_url: None,
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
-        delivery: Delivery { allow_private_targets: true, retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()) },
+        delivery: Delivery {
+            allow_private_targets: true,
+            retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()),
+        },
     };
     say("Stoa, a merchant integration gateway: one binary and one PostgreSQL.\n");
     let foundation = Foundation::open(&serve.storage).await?;
@@ -146,7 +156,14 @@ async fn show(options: &Options, foundation: &Foundation, server: &Server) -> Co
 
 /// How to go on by hand; every line works as printed.
 fn invite(addresses: &Addresses) {
-    let Addresses { base_url, resource, client_id, client_secret, webhook_endpoint_id, .. } = addresses;
+    let Addresses {
+        base_url,
+        resource,
+        client_id,
+        client_secret,
+        webhook_endpoint_id,
+        ..
+    } = addresses;
     say(format_args!(
         "\nTry it yourself:\n\n\
          export STOA_URL={base_url}\n\

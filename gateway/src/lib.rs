@@ -16,6 +16,11 @@ mod rest;
 
 /// Every kind of problem that the API can answer with.
 pub(crate) fn problem_types() -> impl Iterator<Item = &'static kernel::problem::ProblemType> {
-    let own = [kernel::problem::ALL, commerce::PROBLEM_TYPES, webhooks::PROBLEM_TYPES, graphql::PROBLEM_TYPES];
+    let own = [
+        kernel::problem::ALL,
+        commerce::PROBLEM_TYPES,
+        webhooks::PROBLEM_TYPES,
+        graphql::PROBLEM_TYPES,
+    ];
     own.into_iter().flatten().copied()
 }

@@ -1,8 +1,13 @@
 //! The OpenAPI 3.1 document: made from the handlers, completed here.
 //!
 //! A handler's annotation says what is its own: path, scope, input, output and the refusals of its domain function. What follows from that for
-//! every operation alike is added here: the errors that authentication, bodies, keys, versions and lists can give, an example for each
-//! body, and the `webhooks` section. So the document can't forget an error that the edge gives.
+//! every operation alike is added here: the API version's header, the errors that authentication, bodies, keys, versions and lists can give, an
+//! example for each body, and the `webhooks` section. So the document can't forget an error that the edge gives.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "documents are JSON objects: what is read and missing is null, what is written and missing is added"
+)]
 
 use kernel::problem::ProblemType;
 use serde_json::{Map, Value, json};
@@ -12,6 +17,7 @@ use crate::{edge::fault::ProblemBody, rest};
 
 mod errors;
 mod examples;
+mod pages;
 mod webhooks;
 
 /// What is no operation's own.
@@ -21,7 +27,8 @@ mod webhooks;
         title = "Stoa",
         description = "The merchant integration gateway: catalogs in, orders and stock out, every change announced.\n\n\
             Every POST and PATCH under `/v1` takes an `Idempotency-Key`: a retry with the same key and input changes nothing and gives the same answer, \
-            marked `Idempotent-Replayed: true`. Lists page by `cursor`. Errors are `application/problem+json`; docs/errors.md lists their kinds.",
+            marked `Idempotent-Replayed: true`. Lists page by `cursor`. Errors are `application/problem+json`; docs/errors.md lists their kinds. \
+            GraphQL, at `/graphql`, describes itself: by introspection and in graphql/schema.graphql.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/", description = "This server")),
@@ -38,7 +45,7 @@ mod webhooks;
         (name = "OAuth", description = "Tokens, keys and metadata of the authorization server."),
         (name = "Service", description = "Health and descriptions of the service itself."),
     ),
-    components(schemas(ProblemBody, kernel::problem::FieldError)),
+    components(schemas(ProblemBody, kernel::problem::FieldError, auth::grant::Grant)),
 )]
 struct Base;
 
@@ -48,10 +55,29 @@ pub fn document() -> Value {
     let mut document = serde_json::to_value(api).unwrap_or_default();
     document["openapi"] = json!("3.1.0");
     document["components"]["securitySchemes"] = security_scheme();
+    pages::name(&mut document);
     webhooks::add(&mut document);
+    add_version_header(&mut document);
     errors::add(&mut document);
     examples::add(&mut document);
     document
+}
+
+/// Every operation takes the header by which a client asks for an API version.
+fn add_version_header(document: &mut Value) {
+    document["components"]["parameters"] = json!({"StoaVersion": {
+        "name": "Stoa-Version",
+        "in": "header",
+        "required": false,
+        "description": "The API version that the client was written for; the one of this document if left out. Another one is refused.",
+        "schema": {"type": "string", "example": crate::edge::observe::API_VERSION},
+    }});
+    for (_, _, operation) in operations(document) {
+        let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+        if let Some(parameters) = parameters.as_array_mut() {
+            parameters.push(json!({"$ref": "#/components/parameters/StoaVersion"}));
+        }
+    }
 }
 
 fn security_scheme() -> Value {
@@ -74,8 +100,18 @@ fn security_scheme() -> Value {
 }
 
 /// Every operation of a document: its path, its method, and itself.
-fn operations(document: &mut Value) -> impl Iterator<Item = (String, String, &mut Map<String, Value>)> {
-    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+fn operations(
+    document: &mut Value,
+) -> impl Iterator<Item = (String, String, &mut Map<String, Value>)> {
+    operations_of(document, "paths")
+}
+
+/// The same for one section: `paths` or `webhooks`.
+fn operations_of<'d>(
+    document: &'d mut Value,
+    section: &str,
+) -> impl Iterator<Item = (String, String, &'d mut Map<String, Value>)> + use<'d> {
+    let paths = document.get_mut(section).and_then(Value::as_object_mut);
     paths.into_iter().flatten().flat_map(|(path, item)| {
         let methods = item.as_object_mut().into_iter().flatten();
         methods.filter_map(|(method, operation)| {

@@ -175,7 +175,8 @@ impl PrivatePostgres {
 /// How to connect to the private PostgreSQL that another process runs in this data directory, if one does. PostgreSQL itself says where its
 /// socket is: the fifth line of its `postmaster.pid`.
 pub fn running(data_directory: &Path) -> Option<PgConnectOptions> {
-    let text = std::fs::read_to_string(data_directory.join("postgres").join("postmaster.pid")).ok()?;
+    let text =
+        std::fs::read_to_string(data_directory.join("postgres").join("postmaster.pid")).ok()?;
     let socket_directory = text.lines().nth(4).filter(|line| !line.is_empty())?;
     Some(bootstrap::connect_options(Path::new(socket_directory)))
 }

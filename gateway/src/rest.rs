@@ -10,12 +10,15 @@ use kernel::{
     actor::Actor,
     clock::Clock,
     db::{self, Database, Transaction},
-    idempotency::{Idempotency, Operation},
+    idempotency::{Groups, Idempotency, Operation},
     keyring::Keyring,
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::edge::{IdempotencyKey, Mutated, fault::{Fault, FaultOfOperation}};
+use crate::edge::{
+    IdempotencyKey, Mutated,
+    fault::{Fault, FaultOfOperation},
+};
 
 mod catalog_imports;
 mod customers;
@@ -42,6 +45,8 @@ pub(crate) struct Services {
     pub(crate) keyring: Arc<Keyring>,
     /// Runs mutations once per key.
     pub(crate) idempotency: Idempotency,
+    /// Places orders in groups.
+    pub(crate) placing: Groups<commerce::order::Place>,
     /// Tells the relay of committed events.
     pub(crate) announcer: kernel::event::Announcer,
     /// What an endpoint's address may be.
@@ -64,7 +69,11 @@ impl Services {
     where
         kernel::problem::Problem: From<O::Error>,
     {
-        let answer = self.idempotency.once(actor, &key.0, operation).await.map_err(Fault::of_operation)?;
+        let answer = self
+            .idempotency
+            .once(actor, &key.0, operation)
+            .await
+            .map_err(Fault::of_operation)?;
         Ok(Mutated::ok(answer))
     }
 }
@@ -95,8 +104,14 @@ pub(crate) fn service_router(health: Health) -> Router {
 
 /// Adds every route's description to a document.
 pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base).merge(versioned()).split_for_parts();
-    let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned).merge(service::routes()).split_for_parts();
-    let (_, all) = OpenApiRouter::<auth::http::State>::with_openapi(service).merge(auth::http::routes()).split_for_parts();
+    let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base)
+        .merge(versioned())
+        .split_for_parts();
+    let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned)
+        .merge(service::routes())
+        .split_for_parts();
+    let (_, all) = OpenApiRouter::<auth::http::State>::with_openapi(service)
+        .merge(auth::http::routes())
+        .split_for_parts();
     all
 }

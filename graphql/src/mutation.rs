@@ -8,7 +8,7 @@ use commerce::{
     product::{self, Product, ProductInput, UpsertOutcome, Upserted},
 };
 use kernel::{
-    idempotency::{Answer, Idempotency, Operation},
+    idempotency::{Answer, Groups, Idempotency, Key, Operation},
     keyring::Keyring,
     problem::Problem,
     version::Version,
@@ -77,12 +77,7 @@ impl Mutation {
         idempotency_key: String,
         #[graphql(desc = "Only if the product is at this version.")] if_version: Option<Version>,
     ) -> Nullable<ProductUpsertPayload> {
-        let upsert = || {
-            Ok(product::Upsert::new(
-                input.into_valid()?,
-                if_version.map(Version::number),
-            )?)
-        };
+        let upsert = || Ok(product::Upsert::new(input.into_valid()?, if_version)?);
         Some(
             once(context, &idempotency_key, upsert)
                 .await
@@ -100,7 +95,7 @@ impl Mutation {
     ) -> Nullable<OrderPlacePayload> {
         let keyring = Arc::clone(context.data_unchecked::<Arc<Keyring>>());
         let place = || Ok(order::Place::new(input.into_valid()?, keyring)?);
-        let placed = once_revealed(context, &idempotency_key, place).await;
+        let placed = place_revealed(context, &idempotency_key, place).await;
         Some(placed.map(|Answer { value, replayed }| OrderPlacePayload {
             order: value.into(),
             replayed,
@@ -144,15 +139,43 @@ where
     O: Operation,
     Problem: From<O::Error>,
 {
+    let (key, operation) = prepare(context, key, operation)?;
     let actor = &context.data_unchecked::<Reader>().actor;
-    actor.access.require(O::SCOPE)?;
-    let key = key.parse()?;
-    let operation = operation()?;
     context
         .data_unchecked::<Idempotency>()
         .once(actor, &key, &operation)
         .await
         .map_err(Fault::of_operation)
+}
+
+/// The key and the operation of a call, once its actor has been found to have the scope.
+fn prepare<O: Operation>(
+    context: &Context<'_>,
+    key: &str,
+    operation: impl FnOnce() -> Result<O, Problem>,
+) -> Result<(Key, O), Fault> {
+    let actor = &context.data_unchecked::<Reader>().actor;
+    actor.access.require(O::SCOPE)?;
+    Ok((key.parse()?, operation()?))
+}
+
+/// Places an order, in a group with whatever else the merchant has waiting, and adds personal data as [`once_revealed`] does.
+async fn place_revealed(
+    context: &Context<'_>,
+    key: &str,
+    place: impl FnOnce() -> Result<order::Place, Problem>,
+) -> Result<Answer<Order>, Fault> {
+    let (key, place) = prepare(context, key, place)?;
+    let reader = context.data_unchecked::<Reader>();
+    let Answer { value, replayed } = context
+        .data_unchecked::<Groups<order::Place>>()
+        .once((*reader.actor).clone(), key, place)
+        .await
+        .map_err(Fault::of_operation)?;
+    Ok(Answer {
+        value: reader.reveal_one(value).await?,
+        replayed,
+    })
 }
 
 /// The same for operations on orders: adds personal data, for those who may see it, to fresh and replayed answers alike.

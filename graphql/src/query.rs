@@ -42,6 +42,7 @@ impl Query {
         context: &Context<'_>,
         #[graphql(desc = "How many, 1 to 250; 50 if left out.")] first: Option<i32>,
         #[graphql(desc = "Only those after the one with this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only the product with this external id.")] external_id: Option<String>,
         #[graphql(desc = "Only products in this state.")] status: Option<ProductStatus>,
         #[graphql(desc = "Only products with a variant of this SKU.")] sku: Option<String>,
         #[graphql(desc = "Only products with a variant of this barcode.")] barcode: Option<String>,
@@ -51,6 +52,7 @@ impl Query {
         >,
     ) -> Nullable<Connection<String, Product>> {
         let filter = ProductFilter {
+            external_id,
             status,
             sku,
             barcode,

@@ -8,7 +8,7 @@ use async_graphql::{
 use kernel::{
     actor::Actor,
     db::Database,
-    idempotency::Idempotency,
+    idempotency::{Groups, Idempotency},
     keyring::Keyring,
     problem::{self, Problem},
 };
@@ -38,6 +38,8 @@ pub struct Services {
     pub keyring: Arc<Keyring>,
     /// Runs mutations, the same one that REST uses.
     pub idempotency: Idempotency,
+    /// Places orders in groups, the same that REST's join.
+    pub placing: Groups<commerce::order::Place>,
 }
 
 /// The schema with its services; clones share it.
@@ -100,6 +102,7 @@ pub fn sdl() -> String {
 pub fn schema(services: Services) -> Schema {
     let engine = builder()
         .data(services.idempotency.clone())
+        .data(services.placing.clone())
         .data(Arc::clone(&services.keyring))
         .finish();
     let shape = Shape::of_sdl(&engine.sdl()).unwrap_or_else(|error| {

@@ -455,9 +455,10 @@ async fn long_texts_are_not_gathered_without_end() {
     let upserted = world.ask(UPSERT, json!({"input": input, "key": "k"})).await;
     let id = &upserted["data"]["productUpsert"]["product"]["id"];
     let times = |times: usize| {
-        let fields: String = (0..times)
-            .map(|place| format!("a{place}: description "))
+        let fields: Vec<_> = (0..times)
+            .map(|place| format!("a{place}: description"))
             .collect();
+        let fields = fields.join(" ");
         format!(
             "query($id: ID!) {{ product(id: $id) {{ {fields} }} other: product(id: $id) {{ title }} }}"
         )

@@ -40,22 +40,36 @@ pub struct Access {
 impl Access {
     /// All that there is: what the merchant's own endpoints see.
     pub fn full() -> Self {
-        Self { scopes: ScopeSet::all(), locations: None, personal_data: true }
+        Self {
+            scopes: ScopeSet::all(),
+            locations: None,
+            personal_data: true,
+        }
     }
 
     /// Nothing unless `scope` is allowed: a 403 that names it.
     pub fn require(&self, scope: Scope) -> Result<(), MissingScope> {
-        if self.scopes.allows(scope) { Ok(()) } else { Err(MissingScope(scope)) }
+        if self.scopes.allows(scope) {
+            Ok(())
+        } else {
+            Err(MissingScope(scope))
+        }
     }
 
     /// Whether what lies at `location` is visible.
     pub fn sees_location(&self, location: LocationId) -> bool {
-        self.locations.as_ref().is_none_or(|visible| visible.contains(&location))
+        self.locations
+            .as_ref()
+            .is_none_or(|visible| visible.contains(&location))
     }
 
     /// Whether something that touches `locations` is visible: one of them is enough, and what touches none is not bound to any.
     pub fn sees_any_location(&self, locations: &[LocationId]) -> bool {
-        self.locations.is_none() || locations.is_empty() || locations.iter().any(|&location| self.sees_location(location))
+        self.locations.is_none()
+            || locations.is_empty()
+            || locations
+                .iter()
+                .any(|&location| self.sees_location(location))
     }
 
     /// Whether names, addresses and contacts are shown.
@@ -65,14 +79,20 @@ impl Access {
 
     /// The locations as a bind: `None` where all are visible.
     pub fn location_uuids(&self) -> Option<Vec<uuid::Uuid>> {
-        self.locations.as_ref().map(|locations| locations.iter().map(|location| location.uuid()).collect())
+        self.locations
+            .as_ref()
+            .map(|locations| locations.iter().map(|location| location.uuid()).collect())
     }
 }
 
 /// Where the present access of a grant is found, by those who act for grants without a token: deliveries, streams, replays.
 pub trait AccessSource: Send + Sync {
     /// What `merchant`'s `grant` allows at this moment; `None` once it is revoked or has ended, and where there is none.
-    fn access(&self, merchant: MerchantId, grant: GrantId) -> BoxFuture<'_, Result<Option<Access>, db::Error>>;
+    fn access(
+        &self,
+        merchant: MerchantId,
+        grant: GrantId,
+    ) -> BoxFuture<'_, Result<Option<Access>, db::Error>>;
 }
 
 /// The token lacks a scope.
@@ -82,7 +102,10 @@ pub struct MissingScope(pub Scope);
 
 impl From<MissingScope> for Problem {
     fn from(MissingScope(scope): MissingScope) -> Self {
-        let mut problem = Problem::new(&problem::INSUFFICIENT_SCOPE, format!("This needs the scope `{scope}`, which the token does not have."));
+        let mut problem = Problem::new(
+            &problem::INSUFFICIENT_SCOPE,
+            format!("This needs the scope `{scope}`, which the token does not have."),
+        );
         problem.required_scope = Some(scope);
         problem
     }

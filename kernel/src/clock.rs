@@ -105,7 +105,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(|_cause| de::Error::custom("must be a time as in RFC 3339, such as 2026-11-01T12:00:00Z"))
+        text.parse().map_err(|_cause| {
+            de::Error::custom("must be a time as in RFC 3339, such as 2026-11-01T12:00:00Z")
+        })
     }
 }
 
@@ -154,7 +156,9 @@ impl utoipa::ToSchema for Timestamp {}
 impl async_graphql::ScalarType for Timestamp {
     fn parse(value: async_graphql::Value) -> async_graphql::InputValueResult<Self> {
         match value {
-            async_graphql::Value::String(text) => text.parse().map_err(async_graphql::InputValueError::custom),
+            async_graphql::Value::String(text) => {
+                text.parse().map_err(async_graphql::InputValueError::custom)
+            }
             other => Err(async_graphql::InputValueError::expected_type(other)),
         }
     }
@@ -182,11 +186,16 @@ impl Clock {
 
     /// A clock that stands at `start` until it is moved; clones share their time.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(start.unix_micros()))))
+        Self(Source::Manual(Arc::new(AtomicI64::new(
+            start.unix_micros(),
+        ))))
     }
 
     /// The present.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the system's clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the system's clock"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Utc::now().into(),
@@ -212,7 +221,10 @@ mod tests {
     fn a_timestamp_is_shown_in_utc_with_z() {
         let instant: Timestamp = "2026-11-01T13:30:00.25+01:00".parse().unwrap();
         assert_eq!(instant.to_string(), "2026-11-01T12:30:00.250Z");
-        assert_eq!(serde_json::to_string(&instant).unwrap(), "\"2026-11-01T12:30:00.250Z\"");
+        assert_eq!(
+            serde_json::to_string(&instant).unwrap(),
+            "\"2026-11-01T12:30:00.250Z\""
+        );
     }
 
     #[test]

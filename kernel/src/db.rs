@@ -58,7 +58,10 @@ impl Database {
     pub fn new(options: PgConnectOptions, role: Role, connections_max: u32) -> Self {
         let options = options.application_name(role.name()).options([
             ("statement_timeout", STATEMENT_TIMEOUT),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            (
+                "idle_in_transaction_session_timeout",
+                IDLE_IN_TRANSACTION_TIMEOUT,
+            ),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
@@ -75,13 +78,17 @@ impl Database {
     pub async fn enter(&self, merchant: MerchantId) -> Result<Transaction, Error> {
         let role = self.role.name();
         let merchant = merchant.uuid();
-        self.begin_with(format!("begin; set local role {role}; select stoa_enter('{merchant}')")).await
+        self.begin_with(format!(
+            "begin; set local role {role}; select stoa_enter('{merchant}')"
+        ))
+        .await
     }
 
     /// Begins a transaction that has entered no merchant: the API role then sees the global tables alone.
     pub async fn begin(&self) -> Result<Transaction, Error> {
         let role = self.role.name();
-        self.begin_with(format!("begin; set local role {role}")).await
+        self.begin_with(format!("begin; set local role {role}"))
+            .await
     }
 
     /// `statement` is made of our own words and the hexadecimal digits of a typed id.
@@ -90,7 +97,12 @@ impl Database {
         // gone; a fresh one then tells whether the server is there.
         let mut closed_max = self.pool.size();
         loop {
-            match self.pool.begin_with(AssertSqlSafe(statement.clone())).await.map_err(Error::from) {
+            match self
+                .pool
+                .begin_with(AssertSqlSafe(statement.clone()))
+                .await
+                .map_err(Error::from)
+            {
                 Err(error) if closed_max > 0 && error.is_closed_connection() => closed_max -= 1,
                 begun => return begun,
             }
@@ -129,7 +141,8 @@ impl Database {
     /// Sends NOTIFY on `channel`, which is a word of ours: a hint to other processes. A transaction of its own, because it serialises commits.
     pub async fn notify(&self, channel: &'static str) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        tx.execute(AssertSqlSafe(format!("notify {channel}"))).await?;
+        tx.execute(AssertSqlSafe(format!("notify {channel}")))
+            .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -149,7 +162,9 @@ impl Database {
 async fn is_outside_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     use sqlx::Row;
     let row = connection
-        .fetch_one(sqlx::raw_sql("select pg_catalog.now() = pg_catalog.statement_timestamp()"))
+        .fetch_one(sqlx::raw_sql(
+            "select pg_catalog.now() = pg_catalog.statement_timestamp()",
+        ))
         .await?;
     row.try_get(0)
 }
@@ -180,7 +195,11 @@ impl Error {
         id: impl std::fmt::Display,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Corrupt { table, id: id.to_string(), source: source.into() }
+        Self::Corrupt {
+            table,
+            id: id.to_string(),
+            source: source.into(),
+        }
     }
 
     /// Whether the same transaction, run again, may succeed: a serialization failure or a deadlock.
@@ -192,11 +211,17 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Sqlx(
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed | sqlx::Error::Protocol(_),
+                sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::BeginFailed
+                | sqlx::Error::Protocol(_),
             ) => true,
-            Self::Sqlx(_) => self
-                .sqlstate()
-                .is_some_and(|state| state.starts_with("08") || state.starts_with("57P") || matches!(state.as_str(), "53300" | "57014" | "25P03")),
+            Self::Sqlx(_) => self.sqlstate().is_some_and(|state| {
+                state.starts_with("08")
+                    || state.starts_with("57P")
+                    || matches!(state.as_str(), "53300" | "57014" | "25P03")
+            }),
             Self::Corrupt { .. } => false,
         }
     }
@@ -204,28 +229,41 @@ impl Error {
     /// Whether the server has ended this connection: it is gone, or said so with its last words.
     fn is_closed_connection(&self) -> bool {
         matches!(self, Self::Sqlx(sqlx::Error::Io(_)))
-            || matches!(self.sqlstate().as_deref(), Some("57P01" | "57P02" | "57P05" | "25P03"))
+            || matches!(
+                self.sqlstate().as_deref(),
+                Some("57P01" | "57P02" | "57P05" | "25P03")
+            )
     }
 
     /// The name of the constraint that a write violated. Taken from the message: a distributed database names the shard's constraint, whose
     /// suffix is cut off here.
     pub fn violated_constraint(&self) -> Option<String> {
-        let Self::Sqlx(sqlx::Error::Database(error)) = self else { return None };
+        let Self::Sqlx(sqlx::Error::Database(error)) = self else {
+            return None;
+        };
         if !error.code()?.starts_with("23") {
             return None;
         }
         // A server that speaks another language has the name in its field alone.
-        let quoted = error.message().split_once("constraint \"").and_then(|(_, rest)| rest.split_once('"'));
-        let name = quoted.map(|(name, _)| name).or_else(|| error.constraint())?;
+        let quoted = error
+            .message()
+            .split_once("constraint \"")
+            .and_then(|(_, rest)| rest.split_once('"'));
+        let name = quoted
+            .map(|(name, _)| name)
+            .or_else(|| error.constraint())?;
         let shard = name.rsplit_once('_').filter(|(_, suffix)| {
-            suffix.len() >= SHARD_SUFFIX_DIGITS_MIN && suffix.bytes().all(|byte| byte.is_ascii_digit())
+            suffix.len() >= SHARD_SUFFIX_DIGITS_MIN
+                && suffix.bytes().all(|byte| byte.is_ascii_digit())
         });
         Some(shard.map_or(name, |(base, _)| base).to_owned())
     }
 
     fn sqlstate(&self) -> Option<String> {
         match self {
-            Self::Sqlx(sqlx::Error::Database(error)) => error.code().map(std::borrow::Cow::into_owned),
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                error.code().map(std::borrow::Cow::into_owned)
+            }
             _ => None,
         }
     }
@@ -236,6 +274,10 @@ const SHARD_SUFFIX_DIGITS_MIN: usize = 6;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        if error.is_unavailable() || error.is_retryable() { Self::unavailable(error) } else { Self::internal(error) }
+        if error.is_unavailable() || error.is_retryable() {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
     }
 }

@@ -106,15 +106,24 @@ pub const RELAY_CHANNEL: &str = "stoa_relay";
 impl Announcer {
     /// Says that `merchant` has committed events. Never waits.
     pub fn announce(&self, merchant: MerchantId) {
-        self.0.merchants.lock().unwrap_or_else(PoisonError::into_inner).insert(merchant);
+        self.0
+            .merchants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(merchant);
         self.0.arrived.notify_one();
     }
 
     /// Waits until somebody has announced, and takes all who have. For one consumer: the relay, or [`forward`](Self::forward).
     pub async fn next(&self) -> Vec<MerchantId> {
         loop {
-            let merchants: Vec<_> =
-                self.0.merchants.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+            let merchants: Vec<_> = self
+                .0
+                .merchants
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain()
+                .collect();
             if !merchants.is_empty() {
                 return merchants;
             }

@@ -55,7 +55,12 @@ impl<T: Kind> fmt::Display for Id<T> {
             *place = ALPHABET.get(digit).copied().unwrap_or(b'0');
             rest >>= 5;
         }
-        write!(formatter, "{}_{}", T::PREFIX, String::from_utf8_lossy(&text))
+        write!(
+            formatter,
+            "{}_{}",
+            T::PREFIX,
+            String::from_utf8_lossy(&text)
+        )
     }
 }
 
@@ -181,7 +186,10 @@ impl<T: Kind> utoipa::PartialSchema for Id<T> {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
-            .pattern(Some(format!("^{}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$", T::PREFIX)))
+            .pattern(Some(format!(
+                "^{}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$",
+                T::PREFIX
+            )))
             .examples([serde_json::Value::String(format!(
                 "{}_01jd3x5k8vfm7b2c9q0r4t6w8y",
                 T::PREFIX
@@ -301,8 +309,22 @@ mod tests {
     fn an_id_of_another_kind_does_not_parse() {
         let app = AppId::new(Timestamp::from_unix_millis(0)).to_string();
         assert!(app.parse::<MerchantId>().is_err());
-        assert!("mer_8zzzzzzzzzzzzzzzzzzzzzzzzz".parse::<MerchantId>().is_err(), "over 128 bits");
-        assert!("mer_7zzzzzzzzzzzzzzzzzzzzzzzzz".parse::<MerchantId>().is_ok());
-        assert!("mer_7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse::<MerchantId>().is_err(), "one spelling only");
+        assert!(
+            "mer_8zzzzzzzzzzzzzzzzzzzzzzzzz"
+                .parse::<MerchantId>()
+                .is_err(),
+            "over 128 bits"
+        );
+        assert!(
+            "mer_7zzzzzzzzzzzzzzzzzzzzzzzzz"
+                .parse::<MerchantId>()
+                .is_ok()
+        );
+        assert!(
+            "mer_7ZZZZZZZZZZZZZZZZZZZZZZZZZ"
+                .parse::<MerchantId>()
+                .is_err(),
+            "one spelling only"
+        );
     }
 }

@@ -37,7 +37,10 @@ use crate::{
     scope::Scope,
 };
 
+mod groups;
 mod store;
+
+pub use groups::Groups;
 
 /// How long a key's answer is kept.
 pub const KEPT_FOR: Duration = Duration::from_hours(72);
@@ -68,7 +71,10 @@ pub struct InvalidKey;
 
 impl From<InvalidKey> for Problem {
     fn from(error: InvalidKey) -> Self {
-        Self::new(&problem::IDEMPOTENCY_KEY_REQUIRED, format!("The idempotency key {error}."))
+        Self::new(
+            &problem::IDEMPOTENCY_KEY_REQUIRED,
+            format!("The idempotency key {error}."),
+        )
     }
 }
 
@@ -77,9 +83,17 @@ impl FromStr for Key {
 
     /// Reads a key bare, or in quotes as the HTTP working group's draft has it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-        let legal = (1..=255).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic());
-        if legal { Ok(Self(bare.to_owned())) } else { Err(InvalidKey) }
+        let bare = text
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .unwrap_or(text);
+        let legal =
+            (1..=255).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic());
+        if legal {
+            Ok(Self(bare.to_owned()))
+        } else {
+            Err(InvalidKey)
+        }
     }
 }
 
@@ -156,11 +170,15 @@ pub trait Operation: Send + Sync {
 
     /// Does several in one transaction, in the order of arrival. One that is refused leaves nothing behind; an error of the whole makes the caller
     /// run them singly. An operation that can decide a group at once replaces this.
-    #[allow(clippy::type_complexity, reason = "results of members within the result of the whole are what it is")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "results of members within the result of the whole are what it is"
+    )]
     fn run_many<'m>(
         tx: &'m mut PgConnection,
         members: &'m [(&'m Self, Call<'m>)],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Output, Self::Error>>, Self::Error>> + Send + 'm {
+    ) -> impl Future<Output = Result<Vec<Result<Self::Output, Self::Error>>, Self::Error>> + Send + 'm
+    {
         async move {
             let mut results = Vec::with_capacity(members.len());
             for (operation, call) in members {
@@ -216,9 +234,10 @@ impl From<Error> for Problem {
                     "A request with this idempotency key is still being worked on.",
                 )
             },
-            Error::NotVisible => {
-                Self::new(&problem::NOT_FOUND, "What this idempotency key made is not visible to this token.")
-            }
+            Error::NotVisible => Self::new(
+                &problem::NOT_FOUND,
+                "What this idempotency key made is not visible to this token.",
+            ),
             Error::Database(error) => error.into(),
             error @ Error::Input(_) => Self::internal(error),
         }
@@ -248,7 +267,10 @@ pub struct Failed<E> {
 
 impl<E: Failure> Failed<E> {
     fn now(error: impl Into<E>) -> Self {
-        Self { error: error.into(), replayed: false }
+        Self {
+            error: error.into(),
+            replayed: false,
+        }
     }
 }
 
@@ -300,19 +322,36 @@ pub struct Idempotency {
 
 impl Idempotency {
     /// Over the API role's database.
-    pub fn new(database: Database, clock: Clock, keyring: Arc<Keyring>, announcer: Announcer) -> Self {
-        Self { database, clock, keyring, announcer, flights: Arc::default() }
+    pub fn new(
+        database: Database,
+        clock: Clock,
+        keyring: Arc<Keyring>,
+        announcer: Announcer,
+    ) -> Self {
+        Self {
+            database,
+            clock,
+            keyring,
+            announcer,
+            flights: Arc::default(),
+        }
     }
 
     /// Does `operation` if this key has not done it yet; otherwise gives what it came to.
     pub async fn once<O: Operation>(&self, actor: &Actor, key: &Key, operation: &O) -> Outcome<O> {
         actor.access.require(O::SCOPE)?;
-        let member = self.identify(Member { actor, key, operation })?;
+        let member = self.identify(Member {
+            actor,
+            key,
+            operation,
+        })?;
         loop {
             match self.flights.board(member.flight) {
                 Boarding::Leads(_flight) => {
                     let mut results = self.group(actor.merchant, &[member]).await;
-                    return results.pop().unwrap_or_else(|| Err(Error::InProgress.into()));
+                    return results
+                        .pop()
+                        .unwrap_or_else(|| Err(Error::InProgress.into()));
                 }
                 Boarding::Waits(mut landed) => {
                     // An error means that the leader is done, whatever it came to.
@@ -327,7 +366,11 @@ impl Idempotency {
 
     /// Does several operations of one merchant, in one transaction where it can; the results are in the members' order. At most [`GROUP_MAX`] share
     /// a transaction.
-    pub async fn once_many<O: Operation>(&self, merchant: MerchantId, members: &[Member<'_, O>]) -> Vec<Outcome<O>> {
+    pub async fn once_many<O: Operation>(
+        &self,
+        merchant: MerchantId,
+        members: &[Member<'_, O>],
+    ) -> Vec<Outcome<O>> {
         let mut outcomes: Vec<Option<Outcome<O>>> = members.iter().map(|_| None).collect();
         let mut flights = Vec::new();
         let mut leading = Vec::new();
@@ -355,31 +398,48 @@ impl Idempotency {
         }
         drop(leading);
         drop(flights);
-        let finished = members.iter().zip(outcomes).map(|(member, outcome)| async move {
-            match outcome {
-                Some(outcome) => outcome,
-                None => self.once(member.actor, member.key, member.operation).await,
-            }
-        });
+        let finished = members
+            .iter()
+            .zip(outcomes)
+            .map(|(member, outcome)| async move {
+                match outcome {
+                    Some(outcome) => outcome,
+                    None => self.once(member.actor, member.key, member.operation).await,
+                }
+            });
         join_all(finished).await
     }
 
-    fn identify<'m, O: Operation>(&self, member: Member<'m, O>) -> Result<Identified<'m, O>, Error> {
+    fn identify<'m, O: Operation>(
+        &self,
+        member: Member<'m, O>,
+    ) -> Result<Identified<'m, O>, Error> {
         // Sorted, a value's text is canonical however the client ordered its fields.
         let mut input = serde_json::to_value(member.operation.input()).map_err(Error::Input)?;
         input.sort_all_objects();
-        let fingerprint = self.keyring.master().blind_index("idempotency", input.to_string().as_bytes());
+        let fingerprint = self
+            .keyring
+            .master()
+            .blind_index("idempotency", input.to_string().as_bytes());
         let mut hash = Sha256::new();
         hash.update(member.actor.merchant.uuid());
         hash.update(member.actor.app.uuid());
         hash.update(O::NAME);
         hash.update([0]);
         hash.update(member.key.as_str());
-        Ok(Identified { member, fingerprint, flight: hash.finalize().into() })
+        Ok(Identified {
+            member,
+            fingerprint,
+            flight: hash.finalize().into(),
+        })
     }
 
     /// Runs a group whose flights the caller holds; singly if the group as a whole fails.
-    async fn group<O: Operation>(&self, merchant: MerchantId, members: &[Identified<'_, O>]) -> Vec<Outcome<O>> {
+    async fn group<O: Operation>(
+        &self,
+        merchant: MerchantId,
+        members: &[Identified<'_, O>],
+    ) -> Vec<Outcome<O>> {
         match self.group_transaction(merchant, members).await {
             Ok(outcomes) => outcomes,
             Err(error) if members.len() <= 1 => vec![Err(error)],
@@ -387,7 +447,9 @@ impl Idempotency {
                 let singles = members.iter().map(|member| async move {
                     let one = std::slice::from_ref(member);
                     match self.group_transaction(merchant, one).await {
-                        Ok(mut outcomes) => outcomes.pop().unwrap_or_else(|| Err(Error::InProgress.into())),
+                        Ok(mut outcomes) => outcomes
+                            .pop()
+                            .unwrap_or_else(|| Err(Error::InProgress.into())),
                         Err(error) => Err(error),
                     }
                 });
@@ -408,7 +470,9 @@ impl Idempotency {
         loop {
             match self.attempt(merchant, members).await {
                 Ok(Some(outcomes)) => return Ok(outcomes),
-                Ok(None) if members.len() > 1 || Instant::now() >= deadline => return Err(Error::InProgress.into()),
+                Ok(None) if members.len() > 1 || Instant::now() >= deadline => {
+                    return Err(Error::InProgress.into());
+                }
                 Ok(None) => {}
                 Err(error) if error.is_retryable() && reruns < RERUNS_MAX => reruns += 1,
                 Err(error) => return Err(Failed::now(error)),
@@ -473,22 +537,40 @@ impl Idempotency {
         if !fresh.is_empty() {
             let calls: Vec<_> = fresh
                 .iter()
-                .map(|member| (member.member.operation, Call { actor: member.member.actor, now }))
+                .map(|member| {
+                    (
+                        member.member.operation,
+                        Call {
+                            actor: member.member.actor,
+                            now,
+                        },
+                    )
+                })
                 .collect();
             let results = O::run_many(tx, &calls).await?;
-            debug_assert_eq!(results.len(), calls.len(), "a member without a result would be done and not kept");
+            debug_assert_eq!(
+                results.len(),
+                calls.len(),
+                "a member without a result would be done and not kept"
+            );
             let mut rows = Vec::with_capacity(results.len());
             for (member, result) in fresh.iter().zip(results) {
                 finished.push(match result {
                     Ok(output) => {
                         changed = true;
                         rows.push(member.row(false, &*output.without_secrets())?);
-                        Ok(Answer { value: output, replayed: false })
+                        Ok(Answer {
+                            value: output,
+                            replayed: false,
+                        })
                     }
                     Err(error) => Err(match error.into_refusal() {
                         Ok(refusal) => {
                             rows.push(member.row(true, &refusal)?);
-                            Failed { error: O::Error::from_refusal(refusal), replayed: false }
+                            Failed {
+                                error: O::Error::from_refusal(refusal),
+                                replayed: false,
+                            }
                         }
                         Err(error) => Failed::now(error),
                     }),
@@ -499,13 +581,20 @@ impl Idempotency {
         let mut finished = finished.into_iter();
         let outcomes = outcomes
             .into_iter()
-            .map(|outcome| outcome.or_else(|| finished.next()).unwrap_or_else(|| Err(Error::InProgress.into())))
+            .map(|outcome| {
+                outcome
+                    .or_else(|| finished.next())
+                    .unwrap_or_else(|| Err(Error::InProgress.into()))
+            })
             .collect();
         Ok(Some((outcomes, changed)))
     }
 
     /// The kept outcome of a member's key, if there is one.
-    async fn find<O: Operation>(&self, member: &Identified<'_, O>) -> Result<Option<Outcome<O>>, O::Error> {
+    async fn find<O: Operation>(
+        &self,
+        member: &Identified<'_, O>,
+    ) -> Result<Option<Outcome<O>>, O::Error> {
         let merchant = member.member.actor.merchant;
         let mut tx = self.database.enter(merchant).await?;
         let mut kept = find_kept(&mut tx, merchant, std::slice::from_ref(member)).await?;
@@ -536,7 +625,9 @@ impl<O> Copy for Identified<'_, O> {}
 
 impl<O: Operation> Identified<'_, O> {
     fn lock(&self) -> i64 {
-        self.flight.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+        self.flight
+            .first_chunk::<8>()
+            .map_or(0, |bytes| i64::from_be_bytes(*bytes))
     }
 
     fn row(&self, refused: bool, outcome: &impl Serialize) -> Result<store::NewRow, Error> {
@@ -554,17 +645,27 @@ impl<O: Operation> Identified<'_, O> {
             return Err(Error::KeyReused.into());
         }
         let corrupt = |error: serde_json::Error| {
-            Failed::from(db::Error::corrupt("idempotency_keys", self.member.key, error))
+            Failed::from(db::Error::corrupt(
+                "idempotency_keys",
+                self.member.key,
+                error,
+            ))
         };
         if kept.refused {
             let refusal = serde_json::from_value(kept.outcome).map_err(corrupt)?;
-            return Err(Failed { error: O::Error::from_refusal(refusal), replayed: true });
+            return Err(Failed {
+                error: O::Error::from_refusal(refusal),
+                replayed: true,
+            });
         }
         let value: O::Output = serde_json::from_value(kept.outcome).map_err(corrupt)?;
         if !value.visible_to(&self.member.actor.access) {
             return Err(Error::NotVisible.into());
         }
-        Ok(Answer { value, replayed: true })
+        Ok(Answer {
+            value,
+            replayed: true,
+        })
     }
 }
 
@@ -573,10 +674,20 @@ async fn find_kept<O: Operation>(
     merchant: MerchantId,
     members: &[Identified<'_, O>],
 ) -> Result<Vec<Option<store::Row>>, db::Error> {
-    let apps: Vec<_> = members.iter().map(|member| member.member.actor.app).collect();
-    let keys: Vec<_> = members.iter().map(|member| member.member.key.as_str()).collect();
+    let apps: Vec<_> = members
+        .iter()
+        .map(|member| member.member.actor.app)
+        .collect();
+    let keys: Vec<_> = members
+        .iter()
+        .map(|member| member.member.key.as_str())
+        .collect();
     let mut rows: HashMap<_, _> = store::select(tx, merchant, O::NAME, &apps, &keys).await?;
-    Ok(apps.into_iter().zip(keys).map(|(app, key)| rows.remove(&(app, key.to_owned()))).collect())
+    Ok(apps
+        .into_iter()
+        .zip(keys)
+        .map(|(app, key)| rows.remove(&(app, key.to_owned())))
+        .collect())
 }
 
 /// The calls that are under way in this process, by the hash of their key.
@@ -605,12 +716,20 @@ impl Flights {
         }
         let (sender, receiver) = watch::channel(());
         flights.insert(key, receiver);
-        Boarding::Leads(Flight { flights: Arc::clone(self), key, _landed: sender })
+        Boarding::Leads(Flight {
+            flights: Arc::clone(self),
+            key,
+            _landed: sender,
+        })
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.flights.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.flights
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }

@@ -93,12 +93,17 @@ impl DataKey {
     }
 
     fn from_bytes(bytes: Zeroizing<[u8; KEY_LENGTH]>) -> Result<Self, Error> {
-        let key = UnboundKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|Unspecified| Error::Seal)?;
-        Ok(Self { bytes, cipher: LessSafeKey::new(key) })
+        let key =
+            UnboundKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|Unspecified| Error::Seal)?;
+        Ok(Self {
+            bytes,
+            cipher: LessSafeKey::new(key),
+        })
     }
 
     fn from_slice(context: &str, slice: &[u8]) -> Result<Self, Error> {
-        let bytes = <[u8; KEY_LENGTH]>::try_from(slice).map_err(|_length| Error::Open(context.to_owned()))?;
+        let bytes = <[u8; KEY_LENGTH]>::try_from(slice)
+            .map_err(|_length| Error::Open(context.to_owned()))?;
         Self::from_bytes(Zeroizing::new(bytes))
     }
 
@@ -107,7 +112,11 @@ impl DataKey {
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut body = plain.to_vec();
         self.cipher
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut body)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context),
+                &mut body,
+            )
             .map_err(|Unspecified| Error::Seal)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + body.len());
         sealed.push(FORMAT_AES_256_GCM);
@@ -127,7 +136,11 @@ impl DataKey {
         let mut body = Zeroizing::new(body.to_vec());
         let length = self
             .cipher
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context), &mut body)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(context),
+                &mut body,
+            )
             .map_err(|Unspecified| refused())?
             .len();
         body.truncate(length);
@@ -158,7 +171,9 @@ fn keyed_hash(key: &[u8], purpose: &str, text: &[u8]) -> [u8; 32] {
 
 fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
     // HMAC takes keys of any length; the error type exists for other constructions.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        return [0; 32];
+    };
     mac.update(text);
     mac.finalize().into_bytes().into()
 }
@@ -178,16 +193,25 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// Reads the master key from `path`, or makes it there (mode 0600) if there is no such file. Two processes that start at once agree on one.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::MasterKeyFile { path: path.to_owned(), source };
+        let failed = |source| Error::MasterKeyFile {
+            path: path.to_owned(),
+            source,
+        };
         if !path.exists() {
             // Written whole beside its place and then linked there: a crash leaves no half of a key, and a link does not replace a twin's.
             let key = DataKey::generate()?;
             // Under a name of its own: in a container each start has the same process id, and a crash may have left its file.
             let beside = path.with_extension(format!("{:032x}.new", rand::random::<u128>()));
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&beside)
+                .map_err(failed)?;
             let text = Zeroizing::new(BASE64_STANDARD.encode(key.bytes.as_slice()));
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+            file.write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(failed)?;
             let linked = std::fs::hard_link(&beside, path);
             std::fs::remove_file(&beside).map_err(failed)?;
             if let Err(error) = linked
@@ -196,20 +220,31 @@ impl Keyring {
                 return Err(failed(error));
             }
             // Nothing may be sealed under a key whose name a power cut can take back.
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+            let directory = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            std::fs::File::open(directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(failed)?;
         }
         let mut text = Zeroizing::new(String::new());
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
+        std::fs::File::open(path)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .map_err(failed)?;
         let bytes = BASE64_STANDARD.decode(text.trim()).map(Zeroizing::new);
         let bytes = bytes.map_err(|_not_base64| Error::MasterKeyFormat(path.to_owned()))?;
-        let master = DataKey::from_slice("master key", &bytes).map_err(|_length| Error::MasterKeyFormat(path.to_owned()))?;
+        let master = DataKey::from_slice("master key", &bytes)
+            .map_err(|_length| Error::MasterKeyFormat(path.to_owned()))?;
         Ok(Self::new(master))
     }
 
     /// A key ring under a given master key.
     pub fn new(master: DataKey) -> Self {
-        Self { master, merchants: Mutex::default() }
+        Self {
+            master,
+            merchants: Mutex::default(),
+        }
     }
 
     /// The key that seals what belongs to no merchant, such as signing keys.
@@ -218,22 +253,40 @@ impl Keyring {
     }
 
     /// Makes the key of a new merchant, in the transaction that makes the merchant.
-    pub async fn create_merchant_key(&self, tx: &mut PgConnection, merchant: MerchantId, now: Timestamp) -> Result<(), Error> {
+    pub async fn create_merchant_key(
+        &self,
+        tx: &mut PgConnection,
+        merchant: MerchantId,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let key = DataKey::generate()?;
         let wrapped = self.master.wrap(&merchant_context(merchant), &key)?;
         Ok(store::insert_merchant_key(tx, merchant, &wrapped, now).await?)
     }
 
     /// The merchant's key; from memory after the first time.
-    pub async fn merchant_key(&self, tx: &mut PgConnection, merchant: MerchantId) -> Result<Arc<DataKey>, Error> {
-        let known = self.merchants.lock().unwrap_or_else(PoisonError::into_inner).get(&merchant).cloned();
+    pub async fn merchant_key(
+        &self,
+        tx: &mut PgConnection,
+        merchant: MerchantId,
+    ) -> Result<Arc<DataKey>, Error> {
+        let known = self
+            .merchants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&merchant)
+            .cloned();
         if let Some(key) = known {
             return Ok(key);
         }
-        let wrapped =
-            store::select_merchant_key(tx, merchant).await?.ok_or(Error::NoMerchantKey(merchant))?;
+        let wrapped = store::select_merchant_key(tx, merchant)
+            .await?
+            .ok_or(Error::NoMerchantKey(merchant))?;
         let key = Arc::new(self.master.unwrap(&merchant_context(merchant), &wrapped)?);
-        let mut merchants = self.merchants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut merchants = self
+            .merchants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if merchants.len() >= CACHED_MERCHANTS_MAX {
             merchants.clear();
         }
@@ -260,15 +313,28 @@ mod tests {
         assert!(key.open("secret:2", &sealed).is_err());
         assert!(other.open("secret:1", &sealed).is_err());
         for cut in 0..sealed.len() {
-            assert!(key.open("secret:1", sealed.get(..cut).unwrap()).is_err(), "cut at {cut}");
+            assert!(
+                key.open("secret:1", sealed.get(..cut).unwrap()).is_err(),
+                "cut at {cut}"
+            );
         }
-        assert_ne!(key.seal("secret:1", b"hello").unwrap(), sealed, "a nonce of its own each time");
+        assert_ne!(
+            key.seal("secret:1", b"hello").unwrap(),
+            sealed,
+            "a nonce of its own each time"
+        );
     }
 
     #[test]
     fn blind_indexes_are_equal_for_equal_texts_of_one_purpose() {
         let key = DataKey::generate().unwrap();
-        assert_eq!(key.blind_index("email", b"a"), key.blind_index("email", b"a"));
-        assert_ne!(key.blind_index("email", b"a"), key.blind_index("phone", b"a"));
+        assert_eq!(
+            key.blind_index("email", b"a"),
+            key.blind_index("email", b"a")
+        );
+        assert_ne!(
+            key.blind_index("email", b"a"),
+            key.blind_index("phone", b"a")
+        );
     }
 }

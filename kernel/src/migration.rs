@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, migrate::Migrator, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection, Row, migrate::Migrator,
+    postgres::PgConnectOptions,
+};
 use uuid::Uuid;
 
 use crate::{clock::Timestamp, db::Error};
@@ -48,9 +51,15 @@ pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) ->
     let today = DateTime::<Utc>::from(now).date_naive();
     let mut tx = connection.begin().await?;
     // Two processes that start at once would both find a partition missing.
-    tx.execute("select pg_advisory_xact_lock(hashtext('stoa.partitions'))").await?;
-    let rows = tx.fetch_all("select relname::text from pg_catalog.pg_class where relispartition").await?;
-    let existing = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+    tx.execute("select pg_advisory_xact_lock(hashtext('stoa.partitions'))")
+        .await?;
+    let rows = tx
+        .fetch_all("select relname::text from pg_catalog.pg_class where relispartition")
+        .await?;
+    let existing = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<HashSet<String>, _>>()?;
     for day in (0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead))) {
         for table in PARTITIONED {
             let partition = format!("{table}_{}", day.format("%Y%m%d"));
@@ -64,8 +73,15 @@ pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) ->
 }
 
 /// Makes one partition, unless the one by default has rows of that day: those must be moved first, and nothing may keep a process from starting.
-async fn create_partition(tx: &mut PgConnection, table: &str, partition: &str, day: NaiveDate) -> Result<(), Error> {
-    let Some(next) = day.succ_opt() else { return Ok(()) };
+async fn create_partition(
+    tx: &mut PgConnection,
+    table: &str,
+    partition: &str,
+    day: NaiveDate,
+) -> Result<(), Error> {
+    let Some(next) = day.succ_opt() else {
+        return Ok(());
+    };
     let (from, to) = (first_id_of(day), first_id_of(next));
     let mut savepoint = tx.begin().await?;
     // Policies are the parent's; asked by its own name, a partition shows nothing, not even to its owner.

@@ -43,7 +43,9 @@ impl FromStr for Currency {
     type Err = ParseCurrencyError;
 
     fn from_str(code: &str) -> Result<Self, Self::Err> {
-        iso_currency::Currency::from_code(code).map(Self).ok_or(ParseCurrencyError)
+        iso_currency::Currency::from_code(code)
+            .map(Self)
+            .ok_or(ParseCurrencyError)
     }
 }
 
@@ -102,7 +104,10 @@ impl Money {
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let well_formed = !whole.is_empty()
             && (digits.len() == whole.len() || !fraction.is_empty())
-            && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+            && whole
+                .bytes()
+                .chain(fraction.bytes())
+                .all(|byte| byte.is_ascii_digit());
         if !well_formed {
             return Err(MoneyError::NotANumber);
         }
@@ -117,7 +122,9 @@ impl Money {
             .ok_or(MoneyError::TooManyDecimals { currency, decimals })?;
         let sign = if negative { "-" } else { "" };
         let text = format!("{sign}{whole}{kept}{}", "0".repeat(missing));
-        let minor = text.parse().map_err(|_overflow: std::num::ParseIntError| MoneyError::TooLarge)?;
+        let minor = text
+            .parse()
+            .map_err(|_overflow: std::num::ParseIntError| MoneyError::TooLarge)?;
         Ok(Self { minor, currency })
     }
 
@@ -134,10 +141,18 @@ impl Money {
     /// The amount with the currency's decimals, without its code: `12.34`.
     pub fn amount(self) -> String {
         let decimals = usize::try_from(self.currency.decimals()).unwrap_or_default();
-        let digits = format!("{:0>width$}", self.minor.unsigned_abs(), width = decimals + 1);
+        let digits = format!(
+            "{:0>width$}",
+            self.minor.unsigned_abs(),
+            width = decimals + 1
+        );
         let sign = if self.minor < 0 { "-" } else { "" };
         let (whole, fraction) = digits.split_at(digits.len() - decimals);
-        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+        if fraction.is_empty() {
+            format!("{sign}{whole}")
+        } else {
+            format!("{sign}{whole}.{fraction}")
+        }
     }
 
     /// The sum of two amounts of one currency.
@@ -145,13 +160,19 @@ impl Money {
         if self.currency != other.currency {
             return Err(MoneyError::Currencies(self.currency, other.currency));
         }
-        let minor = self.minor.checked_add(other.minor).ok_or(MoneyError::TooLarge)?;
+        let minor = self
+            .minor
+            .checked_add(other.minor)
+            .ok_or(MoneyError::TooLarge)?;
         Ok(Self { minor, ..self })
     }
 
     /// `quantity` times this.
     pub fn checked_mul(self, quantity: i64) -> Result<Self, MoneyError> {
-        let minor = self.minor.checked_mul(quantity).ok_or(MoneyError::TooLarge)?;
+        let minor = self
+            .minor
+            .checked_mul(quantity)
+            .ok_or(MoneyError::TooLarge)?;
         Ok(Self { minor, ..self })
     }
 }
@@ -172,14 +193,21 @@ struct Shape {
 
 impl Serialize for Money {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Shape { amount: self.amount(), currency: self.currency.code().to_owned() }.serialize(serializer)
+        Shape {
+            amount: self.amount(),
+            currency: self.currency.code().to_owned(),
+        }
+        .serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Money {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let shape = Shape::deserialize(deserializer)?;
-        let currency = shape.currency.parse::<Currency>().map_err(de::Error::custom)?;
+        let currency = shape
+            .currency
+            .parse::<Currency>()
+            .map_err(de::Error::custom)?;
         Self::parse(&shape.amount, currency).map_err(de::Error::custom)
     }
 }
@@ -189,18 +217,26 @@ impl utoipa::PartialSchema for Money {
         use utoipa::openapi::schema::{ObjectBuilder, Type};
         ObjectBuilder::new()
             .schema_type(Type::Object)
-            .description(Some("An amount with exactly as many decimals as its ISO 4217 currency has."))
+            .description(Some(
+                "An amount with exactly as many decimals as its ISO 4217 currency has.",
+            ))
             .property(
                 "amount",
-                ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^-?\d+(\.\d+)?$")),
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some(r"^-?\d+(\.\d+)?$")),
             )
             .required("amount")
             .property(
                 "currency",
-                ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Z]{3}$")),
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some("^[A-Z]{3}$")),
             )
             .required("currency")
-            .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(false)))
+            .additional_properties(Some(
+                utoipa::openapi::schema::AdditionalProperties::FreeForm(false),
+            ))
             .examples([serde_json::json!({"amount": "12.34", "currency": "EUR"})])
             .into()
     }
@@ -254,7 +290,10 @@ impl async_graphql::InputType for Money {
     }
 
     fn to_value(&self) -> async_graphql::Value {
-        let input = MoneyInput { amount: self.amount(), currency: self.currency.code().to_owned() };
+        let input = MoneyInput {
+            amount: self.amount(),
+            currency: self.currency.code().to_owned(),
+        };
         async_graphql::InputType::to_value(&input)
     }
 
@@ -283,14 +322,30 @@ mod tests {
             ("987000", "VND", 987_000, "987000"),
         ] {
             let money = Money::parse(amount, code.parse().unwrap()).unwrap();
-            assert_eq!((money.minor(), money.amount().as_str()), (minor, shown), "{amount} {code}");
+            assert_eq!(
+                (money.minor(), money.amount().as_str()),
+                (minor, shown),
+                "{amount} {code}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_an_amount_is_refused() {
         let eur: Currency = "EUR".parse().unwrap();
-        for text in ["", "-", ".5", "5.", "1e3", "1,5", " 1", "+1", "1.234", "99999999999999999999", "٣"] {
+        for text in [
+            "",
+            "-",
+            ".5",
+            "5.",
+            "1e3",
+            "1,5",
+            " 1",
+            "+1",
+            "1.234",
+            "99999999999999999999",
+            "٣",
+        ] {
             assert!(Money::parse(text, eur).is_err(), "{text}");
         }
         assert!("eur".parse::<Currency>().is_err());

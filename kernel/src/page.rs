@@ -28,13 +28,24 @@ impl<Key: DeserializeOwned> PageRequest<Key> {
     pub fn parse(limit: Option<&str>, cursor: Option<&str>) -> Result<Self, Problem> {
         let mut errors = Vec::new();
         let limit = limit.map_or(Ok(LIMIT_DEFAULT), |text| {
-            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                FieldError::in_parameter("limit", "out_of_range", format!("must be a number from 1 to {LIMIT_MAX}"))
-            })
+            text.parse()
+                .ok()
+                .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+                .ok_or_else(|| {
+                    FieldError::in_parameter(
+                        "limit",
+                        "out_of_range",
+                        format!("must be a number from 1 to {LIMIT_MAX}"),
+                    )
+                })
         });
         let after = cursor.map(decode).transpose();
         let after = after.map_err(|InvalidCursor| {
-            FieldError::in_parameter("cursor", "invalid", "must be a `nextCursor` of this list, unchanged")
+            FieldError::in_parameter(
+                "cursor",
+                "invalid",
+                "must be a `nextCursor` of this list, unchanged",
+            )
         });
         match (limit, after) {
             (Ok(limit), Ok(after)) => Ok(Self { limit, after }),
@@ -67,17 +78,27 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// Makes a page of rows fetched with [`PageRequest::fetch_count`]; `key` gives a row's sort key.
-    pub fn from_rows<Key: Serialize>(mut rows: Vec<T>, request: &PageRequest<Key>, key: impl FnOnce(&T) -> Key) -> Self {
+    pub fn from_rows<Key: Serialize>(
+        mut rows: Vec<T>,
+        request: &PageRequest<Key>,
+        key: impl FnOnce(&T) -> Key,
+    ) -> Self {
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next_cursor = rows.last().filter(|_| more).map(|last| encode(&key(last)));
-        Self { data: rows, next_cursor }
+        Self {
+            data: rows,
+            next_cursor,
+        }
     }
 
     /// The same page of something else.
     pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
-        Page { data: self.data.into_iter().map(change).collect(), next_cursor: self.next_cursor }
+        Page {
+            data: self.data.into_iter().map(change).collect(),
+            next_cursor: self.next_cursor,
+        }
     }
 }
 
@@ -93,7 +114,10 @@ pub fn encode(key: &impl Serialize) -> String {
 
 /// The sort key of a cursor.
 pub fn decode<Key: DeserializeOwned>(cursor: &str) -> Result<Key, InvalidCursor> {
-    let json = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().ok_or(InvalidCursor)?;
+    let json = BASE64_URL_SAFE_NO_PAD
+        .decode(cursor)
+        .ok()
+        .ok_or(InvalidCursor)?;
     serde_json::from_slice(&json).ok().ok_or(InvalidCursor)
 }
 
@@ -105,17 +129,27 @@ mod tests {
 
     #[test]
     fn the_row_beyond_the_limit_makes_the_cursor() {
-        let request = PageRequest::<u32> { limit: 2, after: None };
+        let request = PageRequest::<u32> {
+            limit: 2,
+            after: None,
+        };
         let page = Page::from_rows(vec![1, 2, 3], &request, |&row| row);
         assert_eq!(page.data, [1, 2]);
         assert_eq!(decode::<u32>(&page.next_cursor.unwrap()), Ok(2));
-        assert_eq!(Page::from_rows(vec![1, 2], &request, |&row| row).next_cursor, None);
+        assert_eq!(
+            Page::from_rows(vec![1, 2], &request, |&row| row).next_cursor,
+            None
+        );
     }
 
     #[test]
     fn a_bad_limit_and_a_bad_cursor_are_named_together() {
         let problem = PageRequest::<u32>::parse(Some("0"), Some("%")).unwrap_err();
-        let names: Vec<_> = problem.errors.iter().filter_map(|error| error.parameter.as_deref()).collect();
+        let names: Vec<_> = problem
+            .errors
+            .iter()
+            .filter_map(|error| error.parameter.as_deref())
+            .collect();
         assert_eq!(names, ["limit", "cursor"]);
     }
 }

@@ -52,12 +52,21 @@ pub async fn keys(
     let merchant_key = keyring.merchant_key(&mut *tx, merchant).await?;
     let rows = store::select(tx, merchant, subjects).await?;
     rows.into_iter()
-        .map(|(subject, wrapped)| Ok((subject, merchant_key.unwrap(&context(merchant, subject), &wrapped)?)))
+        .map(|(subject, wrapped)| {
+            Ok((
+                subject,
+                merchant_key.unwrap(&context(merchant, subject), &wrapped)?,
+            ))
+        })
         .collect()
 }
 
 /// Erases a data subject: deletes the key, and with it everything sealed under it.
-pub async fn erase(tx: &mut PgConnection, merchant: MerchantId, subject: DataSubjectId) -> Result<(), db::Error> {
+pub async fn erase(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    subject: DataSubjectId,
+) -> Result<(), db::Error> {
     store::delete(tx, merchant, subject).await
 }
 

@@ -88,12 +88,22 @@ pub struct FieldError {
 impl FieldError {
     /// An error at a JSON Pointer.
     pub fn at(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { pointer: Some(pointer.into()), parameter: None, code: code.into(), detail: detail.into() }
+        Self {
+            pointer: Some(pointer.into()),
+            parameter: None,
+            code: code.into(),
+            detail: detail.into(),
+        }
     }
 
     /// An error in a query parameter.
     pub fn in_parameter(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { pointer: None, parameter: Some(name.to_owned()), code: code.into(), detail: detail.into() }
+        Self {
+            pointer: None,
+            parameter: Some(name.to_owned()),
+            code: code.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -119,19 +129,36 @@ pub struct Problem {
 impl Problem {
     /// A problem of `kind`; `detail` is shown to the client.
     pub fn new(kind: &'static ProblemType, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None, required_scope: None, source: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            required_scope: None,
+            source: None,
+        }
     }
 
     /// Fields that are wrong.
     pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [only] => {
-                let place = only.pointer.as_deref().or(only.parameter.as_deref()).unwrap_or_default();
+                let place = only
+                    .pointer
+                    .as_deref()
+                    .or(only.parameter.as_deref())
+                    .unwrap_or_default();
                 format!("{place}: {}", only.detail)
             }
-            several => format!("{} fields are not valid; `errors` lists them.", several.len()),
+            several => format!(
+                "{} fields are not valid; `errors` lists them.",
+                several.len()
+            ),
         };
-        Self { errors, ..Self::new(&INVALID_FIELDS, detail) }
+        Self {
+            errors,
+            ..Self::new(&INVALID_FIELDS, detail)
+        }
     }
 
     /// The thing that `noun` and `id` name is not there, or not visible.
@@ -141,7 +168,13 @@ impl Problem {
 
     /// Something on our side; the cause goes to the log.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { source: Some(source.into()), ..Self::new(&INTERNAL_ERROR, "The cause is in our logs under this request id.") }
+        Self {
+            source: Some(source.into()),
+            ..Self::new(
+                &INTERNAL_ERROR,
+                "The cause is in our logs under this request id.",
+            )
+        }
     }
 
     /// The database or another part can't be reached now.

@@ -65,14 +65,20 @@ impl Scope {
     /// The read scope that this scope brings with it: a write scope implies the read scope of the same resource.
     pub fn implied(self) -> Option<Self> {
         let resource = self.name().strip_suffix(":write")?;
-        Self::ALL.iter().copied().find(|scope| scope.name().strip_suffix(":read") == Some(resource))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|scope| scope.name().strip_suffix(":read") == Some(resource))
     }
 
     fn bit(self) -> u32 {
         1_u32 << u32::from(self.index())
     }
 
-    #[allow(clippy::as_conversions, reason = "the discriminant of a repr(u8) enum is a u8")]
+    #[allow(
+        clippy::as_conversions,
+        reason = "the discriminant of a repr(u8) enum is a u8"
+    )]
     const fn index(self) -> u8 {
         self as u8
     }
@@ -118,7 +124,8 @@ impl ScopeSet {
 
     /// Whether `scope` is allowed: named, or implied by the write scope of its resource.
     pub fn allows(self, scope: Scope) -> bool {
-        self.iter().any(|held| held == scope || held.implied() == Some(scope))
+        self.iter()
+            .any(|held| held == scope || held.implied() == Some(scope))
     }
 
     /// Whether all that `other` allows is allowed.
@@ -128,7 +135,10 @@ impl ScopeSet {
 
     /// What is named in it.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.iter().copied().filter(move |scope| self.0 & scope.bit() != 0)
+        Scope::ALL
+            .iter()
+            .copied()
+            .filter(move |scope| self.0 & scope.bit() != 0)
     }
 
     /// The scopes of `self` that `limit` allows.
@@ -196,7 +206,11 @@ mod tests {
     fn a_write_scope_implies_its_read_scope_and_no_other() {
         let set: ScopeSet = "orders:write".parse().unwrap();
         assert!(set.allows(Scope::OrdersRead) && set.allows(Scope::OrdersWrite));
-        assert!(!set.allows(Scope::OrdersPiiRead) && !set.allows(Scope::OrdersImport) && !set.allows(Scope::CatalogRead));
+        assert!(
+            !set.allows(Scope::OrdersPiiRead)
+                && !set.allows(Scope::OrdersImport)
+                && !set.allows(Scope::CatalogRead)
+        );
         assert_eq!(Scope::PricesWrite.implied(), None);
     }
 

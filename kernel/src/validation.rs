@@ -30,12 +30,28 @@ pub enum JsonError {
 
 /// Reads `T` from JSON, telling broken JSON from wrong fields.
 pub fn from_json_line<T: DeserializeOwned + Validate>(json: &[u8]) -> Result<T, JsonError> {
+    // serde would also take an array for a struct, its elements for the fields in their order.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err(
+            match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+                Ok(_) => {
+                    JsonError::Fields(vec![FieldError::at("", "invalid", "must be a JSON object")])
+                }
+                Err(error) => syntax(&error),
+            },
+        );
+    }
     // A valid body is read straight from its bytes; only a faulty one pays for being searched.
     let value = match serde_json::from_slice::<T>(json) {
         Ok(value) => value,
         Err(error) if error.is_data() => {
             let document = serde_json::from_slice::<Value>(json).map_err(|error| syntax(&error))?;
-            return Err(JsonError::Fields(structural_faults::<T>(document)));
+            let mut faults = structural_faults::<T>(document);
+            if faults.is_empty() {
+                // A document keeps one of two fields of the same name, so the search finds nothing: what was said of the bytes has to do.
+                faults.push(FieldError::at("", "invalid", error.to_string()));
+            }
+            return Err(JsonError::Fields(faults));
         }
         Err(error) => return Err(syntax(&error)),
     };
@@ -47,7 +63,11 @@ pub fn from_json_line<T: DeserializeOwned + Validate>(json: &[u8]) -> Result<T, 
 pub fn check<T: Validate>(value: &T) -> Result<(), Vec<FieldError>> {
     let mut faults = Faults::default();
     value.validate(&mut faults);
-    if faults.errors.is_empty() { Ok(()) } else { Err(faults.errors) }
+    if faults.errors.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.errors)
+    }
 }
 
 fn syntax(error: &serde_json::Error) -> JsonError {
@@ -87,7 +107,10 @@ fn structural_faults<T: DeserializeOwned + Validate>(mut document: Value) -> Vec
                 pointer.push_str(&leaf);
             }
         }
-        if faults.iter().any(|fault| fault.pointer.as_deref() == Some(&pointer)) {
+        if faults
+            .iter()
+            .any(|fault| fault.pointer.as_deref() == Some(&pointer))
+        {
             break;
         }
         let detail = match code {
@@ -113,16 +136,21 @@ fn shortened(mut message: String) -> String {
 }
 
 fn quoted<'m>(message: &'m str, prefix: &str) -> Option<&'m str> {
-    message.strip_prefix(prefix)?.strip_prefix('`')?.split('`').next()
+    message
+        .strip_prefix(prefix)?
+        .strip_prefix('`')?
+        .split('`')
+        .next()
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
-    path.iter().fold(String::new(), |pointer, segment| match segment {
-        Segment::Seq { index } => format!("{pointer}/{index}"),
-        Segment::Map { key } => format!("{pointer}/{}", escape(key)),
-        Segment::Enum { .. } | Segment::Unknown => pointer,
-    })
+    path.iter()
+        .fold(String::new(), |pointer, segment| match segment {
+            Segment::Seq { index } => format!("{pointer}/{index}"),
+            Segment::Map { key } => format!("{pointer}/{}", escape(key)),
+            Segment::Enum { .. } | Segment::Unknown => pointer,
+        })
 }
 
 /// Escapes one step of a JSON Pointer (RFC 6901, section 3).
@@ -132,11 +160,13 @@ pub fn escape(step: &str) -> String {
 
 /// Takes out the member that `pointer` names, or nulls the element; false if there is none.
 fn cut(document: &mut Value, pointer: &str) -> bool {
-    let Some((parent, leaf)) = pointer.rsplit_once('/') else { return false };
+    let Some((parent, leaf)) = pointer.rsplit_once('/') else {
+        return false;
+    };
     match document.pointer_mut(parent) {
-        Some(Value::Object(members)) => {
-            members.remove(&leaf.replace("~1", "/").replace("~0", "~")).is_some()
-        }
+        Some(Value::Object(members)) => members
+            .remove(&leaf.replace("~1", "/").replace("~0", "~"))
+            .is_some(),
         _ => false,
     }
 }
@@ -151,7 +181,11 @@ pub struct Faults {
 impl Faults {
     /// Notes a fault at `step` (a relative pointer such as `/title`, or empty for the place itself).
     pub fn add(&mut self, step: &str, code: &'static str, detail: impl Into<String>) {
-        self.errors.push(FieldError::at(format!("{}{step}", self.within), code, detail));
+        self.errors.push(FieldError::at(
+            format!("{}{step}", self.within),
+            code,
+            detail,
+        ));
     }
 
     /// Runs `rules` with every pointer below `step`.
@@ -174,9 +208,16 @@ impl Faults {
     pub fn optional_text(&mut self, step: &str, text: Option<&str>, max: usize) {
         let Some(text) = text else { return };
         if text.chars().count() > max {
-            self.add(step, "too_long", format!("must have at most {max} characters"));
+            self.add(
+                step,
+                "too_long",
+                format!("must have at most {max} characters"),
+            );
         }
-        if text.chars().any(|character| character.is_control() && !matches!(character, '\n' | '\r' | '\t')) {
+        if text
+            .chars()
+            .any(|character| character.is_control() && !matches!(character, '\n' | '\r' | '\t'))
+        {
             self.add(step, "invalid", "must not contain control characters");
         }
     }
@@ -184,7 +225,11 @@ impl Faults {
     /// A list must have at most `max` elements.
     pub fn at_most<T>(&mut self, step: &str, list: &[T], max: usize) {
         if list.len() > max {
-            self.add(step, "too_many", format!("must have at most {max} elements"));
+            self.add(
+                step,
+                "too_many",
+                format!("must have at most {max} elements"),
+            );
         }
     }
 }
@@ -240,27 +285,64 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         assert_eq!(
-            pointers(r#"{"reference": " ", "lines": [{"quantity": 0}, {"quantity": 1}, {"quantity": 0}]}"#),
-            [pair("/reference", "required"), pair("/lines/0/quantity", "out_of_range"), pair("/lines/2/quantity", "out_of_range")]
+            pointers(
+                r#"{"reference": " ", "lines": [{"quantity": 0}, {"quantity": 1}, {"quantity": 0}]}"#
+            ),
+            [
+                pair("/reference", "required"),
+                pair("/lines/0/quantity", "out_of_range"),
+                pair("/lines/2/quantity", "out_of_range")
+            ]
         );
         assert_eq!(
             pointers(r#"{"refernce": "a", "note": 5, "x/y": 1, "lines": [], "reference": " "}"#),
-            [pair("/note", "invalid"), pair("/refernce", "unknown_field"), pair("/x~1y", "unknown_field"), pair("/reference", "required")]
+            [
+                pair("/note", "invalid"),
+                pair("/refernce", "unknown_field"),
+                pair("/x~1y", "unknown_field"),
+                pair("/reference", "required")
+            ]
         );
         assert_eq!(
             pointers(r#"{"reference": "a", "lines": [{"quantity": "1"}]}"#),
-            [pair("/lines/0/quantity", "invalid"), ]
+            [pair("/lines/0/quantity", "invalid"),]
         );
-        assert_eq!(pointers(r#"{"lines": []}"#), [pair("/reference", "required")]);
+        assert_eq!(
+            pointers(r#"{"lines": []}"#),
+            [pair("/reference", "required")]
+        );
     }
 
     #[test]
     fn a_fault_does_not_repeat_a_value_of_any_length() {
         let json = format!(r#"{{"reference": "a", "lines": "{}"}}"#, "ü".repeat(5_000));
-        let Some(JsonError::Fields(faults)) = from_json_line::<Order>(json.as_bytes()).err() else { return assert_eq!(json, "") };
-        let detail = faults.into_iter().next().map(|fault| fault.detail).unwrap_or_default();
-        assert!(detail.starts_with("invalid type: string") && detail.ends_with('…'), "{detail}");
+        let Some(JsonError::Fields(faults)) = from_json_line::<Order>(json.as_bytes()).err() else {
+            return assert_eq!(json, "");
+        };
+        let detail = faults
+            .into_iter()
+            .next()
+            .map(|fault| fault.detail)
+            .unwrap_or_default();
+        assert!(
+            detail.starts_with("invalid type: string") && detail.ends_with('…'),
+            "{detail}"
+        );
         assert_eq!(detail.chars().count(), DETAIL_CHARACTERS_MAX + 1);
+    }
+
+    #[test]
+    fn a_field_given_twice_is_a_fault() {
+        assert_eq!(
+            pointers(r#"{"reference": "a", "reference": "b", "lines": []}"#),
+            [pair("", "invalid")]
+        );
+    }
+
+    #[test]
+    fn an_array_is_no_object_however_well_its_elements_fit() {
+        assert_eq!(pointers(r#" ["a", []]"#), [pair("", "invalid")]);
+        assert_eq!(pointers("null"), [pair("", "invalid")]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A resource's version: 1 when it is made, one more with each change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
+)]
 #[serde(transparent)]
 #[sqlx(transparent)]
 pub struct Version(i64);
@@ -66,7 +68,9 @@ impl async_graphql::ScalarType for Version {
                 .as_i64()
                 .filter(|&number| number > 0)
                 .map(Self)
-                .ok_or_else(|| async_graphql::InputValueError::custom("must be a positive whole number")),
+                .ok_or_else(|| {
+                    async_graphql::InputValueError::custom("must be a positive whole number")
+                }),
             _ => Err(async_graphql::InputValueError::expected_type(value)),
         }
     }

@@ -14,6 +14,8 @@
 
 #[path = "kernel/event.rs"]
 mod event;
+#[path = "kernel/grouped_calls.rs"]
+mod grouped_calls;
 #[path = "kernel/idempotency.rs"]
 mod idempotency;
 #[path = "kernel/idempotency_failures.rs"]

@@ -18,6 +18,7 @@ mod flash_sale;
 mod imports;
 mod matrix;
 mod operation;
+mod real_data;
 mod webhooks;
 
 /// The binary under test.

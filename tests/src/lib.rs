@@ -22,7 +22,7 @@ pub use stoa::{ALL_SCOPES, Stoa, StoaOptions, order_of};
 use std::time::Duration;
 
 /// A condition that has not come true by then never will: generous, because machines of CI are slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again until `condition` gives something.
 pub async fn wait_for<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
@@ -31,7 +31,10 @@ pub async fn wait_for<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(tokio::time::Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,12 +1,15 @@
 //! A receiver of webhooks: an HTTP server on loopback that keeps what it was sent, and answers as it is told.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicI64, Ordering},
+};
 
 use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::RETRY_AFTER},
 };
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch};
@@ -20,6 +23,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// The body as JSON.
     pub json: Value,
+    /// What the receiver answered.
+    pub answer: StatusCode,
 }
 
 impl Delivery {
@@ -49,7 +54,8 @@ pub struct Receiver {
 
 #[derive(Debug)]
 struct Inner {
-    status: Mutex<StatusCode>,
+    answer: Mutex<(StatusCode, HeaderMap)>,
+    refuse_first_of_every: AtomicI64,
     deliveries: Mutex<Vec<Delivery>>,
     count: watch::Sender<usize>,
 }
@@ -60,11 +66,14 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let inner = Arc::new(Inner {
-            status: Mutex::new(StatusCode::OK),
+            answer: Mutex::default(),
+            refuse_first_of_every: AtomicI64::new(0),
             deliveries: Mutex::default(),
             count: watch::Sender::new(0),
         });
-        let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
+        let router = Router::new()
+            .fallback(receive)
+            .with_state(Arc::clone(&inner));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, inner }
     }
@@ -76,7 +85,23 @@ impl Receiver {
 
     /// Answers with this status from now on.
     pub fn answer_with(&self, status: u16) {
-        *self.inner.status.lock().unwrap() = StatusCode::from_u16(status).unwrap();
+        self.set_answer(status, HeaderMap::new());
+    }
+
+    /// Asks to be left alone for so long, by a 503 with `Retry-After`, from now on.
+    pub fn answer_retry_after(&self, seconds: u64) {
+        self.set_answer(503, HeaderMap::from_iter([(RETRY_AFTER, seconds.into())]));
+    }
+
+    /// From now on answers 500 when it sees each `nth` event of its stream for the first time.
+    pub fn refuse_first_of_every(&self, nth: i64) {
+        self.inner
+            .refuse_first_of_every
+            .store(nth, Ordering::Relaxed);
+    }
+
+    fn set_answer(&self, status: u16, headers: HeaderMap) {
+        *self.inner.answer.lock().unwrap() = (StatusCode::from_u16(status).unwrap(), headers);
     }
 
     /// All that it was sent so far.
@@ -85,7 +110,11 @@ impl Receiver {
     }
 
     /// Waits until what it was sent satisfies `condition`, and gives all of it.
-    pub async fn wait_until(&self, what: &str, condition: impl Fn(&[Delivery]) -> bool) -> Vec<Delivery> {
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        condition: impl Fn(&[Delivery]) -> bool,
+    ) -> Vec<Delivery> {
         let mut count = self.inner.count.subscribe();
         let waiting = async {
             loop {
@@ -98,13 +127,40 @@ impl Receiver {
             }
         };
         let waited = tokio::time::timeout(crate::PATIENCE, waiting).await;
-        waited.unwrap_or_else(|_| panic!("waited in vain for {what}; {} deliveries came", self.deliveries().len()))
+        waited.unwrap_or_else(|_| {
+            panic!(
+                "waited in vain for {what}; {} deliveries came",
+                self.deliveries().len()
+            )
+        })
     }
 }
 
-async fn receive(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, HeaderMap) {
     let json = serde_json::from_slice(&body).unwrap_or_default();
-    inner.deliveries.lock().unwrap().push(Delivery { headers, body, json });
+    let (status, answer_headers) = inner.answer.lock().unwrap().clone();
+    let mut delivery = Delivery {
+        headers,
+        body,
+        json,
+        answer: status,
+    };
+    let mut deliveries = inner.deliveries.lock().unwrap();
+    let nth = inner.refuse_first_of_every.load(Ordering::Relaxed);
+    let is_new = || {
+        deliveries
+            .iter()
+            .all(|earlier| earlier.id() != delivery.id())
+    };
+    if nth > 0 && delivery.sequence() % nth == 0 && is_new() {
+        delivery.answer = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    let status = delivery.answer;
+    deliveries.push(delivery);
     inner.count.send_modify(|count| *count += 1);
-    *inner.status.lock().unwrap()
+    (status, answer_headers)
 }

@@ -3,7 +3,9 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use nix::{
@@ -13,6 +15,9 @@ use nix::{
 use serde_json::{Value, json};
 
 use crate::{Client, Credentials, wait_for};
+
+/// The server that tests share while any of them runs.
+static SHARED: tokio::sync::Mutex<Weak<Stoa>> = tokio::sync::Mutex::const_new(Weak::new());
 
 /// How to start the binary.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +30,12 @@ pub struct StoaOptions {
     pub retry_schedule: Option<String>,
     /// `api`, `worker` or `all`.
     pub role: Option<String>,
+    /// The address that clients know, if it is not the one that is listened on: the processes of one service share their issuer.
+    pub public_url: Option<String>,
+    /// Refuses endpoints on loopback and private networks, as in production. Receivers of tests are on loopback.
+    pub refuse_private_targets: bool,
+    /// What to log; warnings if nothing is said.
+    pub log: Option<String>,
 }
 
 /// A running `stoa serve`. Ended by kill -9 when dropped; its private PostgreSQL follows it.
@@ -46,17 +57,55 @@ impl Stoa {
 
     /// Starts `binary` as `options` say, and waits until it is ready.
     pub async fn start_with(binary: &str, options: StoaOptions) -> Self {
-        let data_dir = options
-            .data_dir
-            .clone()
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("stoa-{}", uuid::Uuid::now_v7().simple())));
+        let data_dir = options.data_dir.clone().unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("stoa-{}", uuid::Uuid::now_v7().simple()))
+        });
         let owns_data = options.data_dir.is_none();
         let port = free_port();
         let binary = PathBuf::from(binary);
         let child = spawn(&binary, &options, &data_dir, port);
-        let mut stoa = Self { binary, options, data_dir, owns_data, port, child };
+        let mut stoa = Self {
+            binary,
+            options,
+            data_dir,
+            owns_data,
+            port,
+            child,
+        };
         stoa.wait_until_ready().await;
         stoa
+    }
+
+    /// The server that tests share while any of them runs, each with a merchant of its own: it gives a delivery three attempts without a pause. A test
+    /// that kills, or needs other options, starts its own.
+    pub async fn shared(binary: &str) -> Arc<Self> {
+        let mut shared = SHARED.lock().await;
+        if let Some(stoa) = shared.upgrade() {
+            return stoa;
+        }
+        let options = StoaOptions {
+            retry_schedule: Some("0,0".to_owned()),
+            ..StoaOptions::default()
+        };
+        let stoa = Arc::new(Self::start_with(binary, options).await);
+        *shared = Arc::downgrade(&stoa);
+        stoa
+    }
+
+    /// Starts a second process of the same service: on the same database, with the same master key and the same issuer.
+    pub async fn start_beside(&self) -> Self {
+        let options = StoaOptions {
+            database_url: Some(self.database_url()),
+            data_dir: Some(self.data_dir.clone()),
+            public_url: Some(self.base_url()),
+            ..self.options.clone()
+        };
+        Self::start_with(&self.binary.to_string_lossy(), options).await
+    }
+
+    /// How it is started the next time.
+    pub fn options_mut(&mut self) -> &mut StoaOptions {
+        &mut self.options
     }
 
     /// Starts it again on the same data and port, after a kill.
@@ -73,7 +122,11 @@ impl Stoa {
 
     /// Waits until it can serve; fails if it ends first.
     pub async fn wait_until_ready(&mut self) {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(ANSWER_TIMEOUT)
+            .build()
+            .unwrap();
         let url = format!("{}/readyz", self.base_url());
         let child = &mut self.child;
         wait_for("the server to be ready", async || {
@@ -117,7 +170,20 @@ impl Stoa {
     /// A connection as the tables' owner.
     pub async fn database(&self) -> sqlx::PgConnection {
         use sqlx::Connection;
-        sqlx::PgConnection::connect(&self.database_url()).await.unwrap()
+        sqlx::PgConnection::connect(&self.database_url())
+            .await
+            .unwrap()
+    }
+
+    /// How many rows a table of its private PostgreSQL has, of all merchants: a look behind the scenes, where row-level security does not apply.
+    pub async fn count_rows(&self, table: &str) -> i64 {
+        use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+        let url = self.database_url().replace("//stoa@", "//postgres@");
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        let count = sqlx::raw_sql(AssertSqlSafe(format!("select count(*) from {table}")));
+        let row = connection.fetch_one(count).await.unwrap();
+        connection.close().await.unwrap();
+        row.get(0)
     }
 
     /// Ends it at once, without a chance to tidy up.
@@ -128,7 +194,11 @@ impl Stoa {
 
     /// Sends a signal to it.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
     }
 
     /// Kills its private PostgreSQL at once.
@@ -141,41 +211,61 @@ impl Stoa {
     /// Waits for its end, and gives its exit code.
     pub async fn wait(&mut self) -> Option<i32> {
         let child = &mut self.child;
-        wait_for("the server to end", async || child.try_wait().unwrap()).await.code()
+        wait_for("the server to end", async || child.try_wait().unwrap())
+            .await
+            .code()
     }
 
     /// Runs a command of the binary on the same data, and gives the JSON that it prints.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(&self.binary)
+        let output = self.run(arguments);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "stoa {arguments:?}: {}: {complaint}",
+            output.status
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a command of the binary on the same data to its end, whatever that is.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.binary)
             .args(arguments)
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(self.options.database_url.iter().flat_map(|url| ["--database-url", url]))
+            .args(
+                self.options
+                    .database_url
+                    .iter()
+                    .flat_map(|url| ["--database-url", url]),
+            )
             .args(["--log", "warn"])
-            .stderr(Stdio::inherit())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "stoa {arguments:?}: {}", output.status);
-        serde_json::from_slice(&output.stdout).unwrap()
+            .unwrap()
     }
 
     /// A new merchant.
     pub fn merchant(&self) -> String {
-        self.command(&["merchant", "create", "--name", "Test", "--json"])["id"].as_str().unwrap().to_owned()
+        self.command(&["merchant", "create", "--name", "Test", "--json"])["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// A new app.
     pub fn app(&self) -> (String, String) {
         let app = self.command(&["app", "create", "--name", "Test", "--json"]);
-        (app["clientId"].as_str().unwrap().to_owned(), app["clientSecret"].as_str().unwrap().to_owned())
+        (
+            app["clientId"].as_str().unwrap().to_owned(),
+            app["clientSecret"].as_str().unwrap().to_owned(),
+        )
     }
 
     /// A client of a new app with a grant of `merchant`; `arguments` are further ones of `stoa grant create`.
     pub async fn client_of(&self, merchant: &str, scopes: &str, arguments: &[&str]) -> Client {
         let (client_id, client_secret) = self.app();
-        let mut grant = vec!["grant", "create", "--merchant", merchant, "--app", &client_id, "--scope", scopes, "--json"];
-        grant.extend(arguments);
-        let grant = self.command(&grant);
+        let grant = self.grant(merchant, &client_id, scopes, arguments);
         let credentials = Credentials {
             base_url: self.base_url(),
             merchant: merchant.to_owned(),
@@ -186,10 +276,64 @@ impl Stoa {
         Client::new(credentials).await
     }
 
+    /// Grants, or changes what was granted; `arguments` are further ones of `stoa grant create`.
+    pub fn grant(
+        &self,
+        merchant: &str,
+        client_id: &str,
+        scopes: &str,
+        arguments: &[&str],
+    ) -> Value {
+        let mut grant = vec![
+            "grant",
+            "create",
+            "--merchant",
+            merchant,
+            "--app",
+            client_id,
+            "--scope",
+            scopes,
+            "--json",
+        ];
+        grant.extend(arguments);
+        self.command(&grant)
+    }
+
+    /// Changes what a client was granted.
+    pub fn regrant(&self, client: &Client, scopes: &str, arguments: &[&str]) {
+        let Credentials {
+            merchant,
+            client_id,
+            grant,
+            ..
+        } = &client.credentials;
+        assert_eq!(
+            self.grant(merchant, client_id, scopes, arguments)["id"],
+            grant.as_str()
+        );
+    }
+
+    /// Ends a client's grant.
+    pub fn revoke(&self, client: &Client) {
+        let Credentials {
+            merchant, grant, ..
+        } = &client.credentials;
+        self.command(&[
+            "grant",
+            "revoke",
+            "--merchant",
+            merchant,
+            "--grant",
+            grant,
+            "--json",
+        ]);
+    }
+
     /// A client of a new app of a new merchant, with every scope.
     pub async fn client(&self) -> Client {
         let merchant = self.merchant();
-        self.client_of(&merchant, ALL_SCOPES, &["--personal-data"]).await
+        self.client_of(&merchant, ALL_SCOPES, &["--personal-data"])
+            .await
     }
 
     /// A location, a product with one variant and `stock` pieces there: the ids of location and variant.
@@ -200,6 +344,9 @@ impl Stoa {
         (location, variant)
     }
 }
+
+/// An answer that takes longer will never come: what hangs is to fail as such.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Every scope that an app may have.
 pub const ALL_SCOPES: &str = "catalog:write inventory:write orders:write orders.pii:read locations:write customers:read \
@@ -222,10 +369,26 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
         .arg(data_dir)
         .arg("--listen")
         .arg(format!("127.0.0.1:{port}"))
-        .arg("--allow-private-targets")
-        .args(["--log", "warn"])
-        .args(options.database_url.iter().flat_map(|url| ["--database-url", url]))
-        .args(options.retry_schedule.iter().flat_map(|schedule| ["--retry-schedule-s", schedule]))
+        .args((!options.refuse_private_targets).then_some("--allow-private-targets"))
+        .args(["--log", options.log.as_deref().unwrap_or("warn")])
+        .args(
+            options
+                .public_url
+                .iter()
+                .flat_map(|url| ["--public-url", url]),
+        )
+        .args(
+            options
+                .database_url
+                .iter()
+                .flat_map(|url| ["--database-url", url]),
+        )
+        .args(
+            options
+                .retry_schedule
+                .iter()
+                .flat_map(|schedule| ["--retry-schedule-s", schedule]),
+        )
         .args(options.role.iter().flat_map(|role| ["--role", role]))
         .stdout(Stdio::null());
     command.spawn().unwrap()
@@ -233,7 +396,11 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// An order of one line.

@@ -63,6 +63,7 @@ pub struct Resource {
     #[schema(example = "order")]
     pub kind: String,
     /// Its id: `ord_…`.
+    #[schema(example = "ord_01jd3x5k8vfm7b2c9q0r4t6w8y")]
     pub id: String,
     /// The version that the change made. Orders a resource's events.
     pub version: i64,

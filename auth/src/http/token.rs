@@ -95,6 +95,8 @@ pub(super) struct TokenError {
                 "The resource must be one merchant, as {issuer}/merchants/{merchantId}, who has a living grant for this client."})),
         (status = 401, description = "The client id or the client secret is wrong.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 500, description = "Something went wrong on our side.", body = TokenError,
+            example = json!({"error": "server_error", "error_description": "The token can't be issued."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
             headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
             example = json!({"error": "temporarily_unavailable", "error_description": "The token can't be issued at the moment."})),

@@ -60,16 +60,22 @@ pub(super) struct Failure {
 
 impl Batch {
     const fn after(line: i64) -> Self {
-        Self { after_line: line, last_line: line, entries: Vec::new(), bytes: 0 }
+        Self {
+            after_line: line,
+            last_line: line,
+            entries: Vec::new(),
+            bytes: 0,
+        }
     }
 
     fn add(&mut self, number: i64, line: &Line) {
         self.last_line = number;
         let read = match line {
             Line::Blank => return,
-            Line::TooLong => {
-                Read::Failed(Failure::whole("line_too_long", format!("must have at most {LINE_BYTES_MAX} bytes")))
-            }
+            Line::TooLong => Read::Failed(Failure::whole(
+                "line_too_long",
+                format!("must have at most {LINE_BYTES_MAX} bytes"),
+            )),
             Line::Text(text) => {
                 self.bytes += text.len();
                 read(text)
@@ -95,8 +101,16 @@ impl Batch {
             return Err(self);
         }
         let entries = self.entries.split_off(half);
-        let boundary = self.entries.last().map_or(self.after_line, |entry| entry.line);
-        let second = Self { after_line: boundary, last_line: self.last_line, entries, bytes: 0 };
+        let boundary = self
+            .entries
+            .last()
+            .map_or(self.after_line, |entry| entry.line);
+        let second = Self {
+            after_line: boundary,
+            last_line: self.last_line,
+            entries,
+            bytes: 0,
+        };
         self.last_line = boundary;
         Ok((self, second))
     }
@@ -105,7 +119,10 @@ impl Batch {
 impl Failure {
     /// A failure of the line as a whole.
     pub(super) fn whole(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { external_id: None, errors: vec![FieldError::at("", code, detail)] }
+        Self {
+            external_id: None,
+            errors: vec![FieldError::at("", code, detail)],
+        }
     }
 }
 
@@ -119,11 +136,22 @@ fn read(text: &[u8]) -> Read {
             }
         },
         Err(JsonError::Syntax(detail)) => Failure::whole("malformed_json", detail),
-        Err(JsonError::Fields(errors)) if errors.is_empty() => Failure::whole("invalid", "must be a product"),
-        Err(JsonError::Fields(errors)) => Failure { external_id: external_id(text), errors },
+        Err(JsonError::Fields(errors)) if errors.is_empty() => {
+            Failure::whole("invalid", "must be a product")
+        }
+        Err(JsonError::Fields(errors)) => Failure {
+            external_id: external_id(text),
+            errors,
+        },
     };
-    let errors = failure.errors.into_iter().map(|error| FieldError { detail: shortened(&error.detail, DETAIL_CHARACTERS_MAX), ..error });
-    Read::Failed(Failure { external_id: failure.external_id, errors: errors.collect() })
+    let errors = failure.errors.into_iter().map(|error| FieldError {
+        detail: shortened(&error.detail, DETAIL_CHARACTERS_MAX),
+        ..error
+    });
+    Read::Failed(Failure {
+        external_id: failure.external_id,
+        errors: errors.collect(),
+    })
 }
 
 /// The external id of a product that is not valid otherwise.
@@ -139,7 +167,11 @@ fn shortened(text: &str, characters_max: usize) -> String {
 
 /// Reads a body to its end and sends it on in batches, leaving out the first `skipped` lines. Gives the number of lines, or why the end was not
 /// reached; whole lines that arrived before an error are sent on.
-pub(super) async fn gather<S, E>(body: S, skipped: i64, batches: mpsc::Sender<Batch>) -> Result<i64, Interruption>
+pub(super) async fn gather<S, E>(
+    body: S,
+    skipped: i64,
+    batches: mpsc::Sender<Batch>,
+) -> Result<i64, Interruption>
 where
     S: Stream<Item = Result<Bytes, E>>,
     E: fmt::Display,
@@ -178,7 +210,10 @@ where
             }
             Some(Err(error)) => {
                 send(&batches, &mut batch).await?;
-                return Err(Interruption::new(InterruptionReason::BodyFailed, format!("The request's body broke off: {error}.")));
+                return Err(Interruption::new(
+                    InterruptionReason::BodyFailed,
+                    format!("The request's body broke off: {error}."),
+                ));
             }
             None => {
                 if let Some(line) = splitter.end()
@@ -198,5 +233,8 @@ async fn send(batches: &mpsc::Sender<Batch>, batch: &mut Batch) -> Result<(), In
     if batch.entries.is_empty() {
         return Ok(());
     }
-    batches.send(batch.take()).await.map_err(|mpsc::error::SendError(_)| Interruption::stopped())
+    batches
+        .send(batch.take())
+        .await
+        .map_err(|mpsc::error::SendError(_)| Interruption::stopped())
 }

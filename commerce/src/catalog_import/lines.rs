@@ -62,19 +62,24 @@ impl Splitter {
 
     fn finish(&mut self, piece: Bytes) -> Line {
         self.finished += 1;
-        let mut line = if self.unfinished.is_empty() && !self.too_long && piece.len() <= LINE_BYTES_MAX {
-            piece
-        } else {
-            self.keep(&piece);
-            Bytes::from(std::mem::take(&mut self.unfinished))
-        };
+        let mut line =
+            if self.unfinished.is_empty() && !self.too_long && piece.len() <= LINE_BYTES_MAX {
+                piece
+            } else {
+                self.keep(&piece);
+                Bytes::from(std::mem::take(&mut self.unfinished))
+            };
         if std::mem::take(&mut self.too_long) {
             return Line::TooLong;
         }
         if self.finished == 1 && line.starts_with(BYTE_ORDER_MARK) {
             line.advance(BYTE_ORDER_MARK.len());
         }
-        if line.iter().all(u8::is_ascii_whitespace) { Line::Blank } else { Line::Text(line) }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            Line::Blank
+        } else {
+            Line::Text(line)
+        }
     }
 }
 
@@ -102,12 +107,22 @@ mod tests {
     #[test]
     fn lines_are_the_same_however_the_bytes_arrive() {
         let input = b"\xef\xbb\xbf{1}\r\n\n  \n{2}\n\xef\xbb\xbf{3}";
-        let expected = [text("{1}\r"), Line::Blank, Line::Blank, text("{2}"), text("\u{feff}{3}")];
+        let expected = [
+            text("{1}\r"),
+            Line::Blank,
+            Line::Blank,
+            text("{2}"),
+            text("\u{feff}{3}"),
+        ];
         for size in 1..=input.len() {
             let chunks: Vec<_> = input.chunks(size).collect();
             assert_eq!(split(&chunks), expected, "in chunks of {size}");
         }
-        assert_eq!(split(&[b"{1}\n", b""]), [text("{1}")], "a line end at the end begins no line");
+        assert_eq!(
+            split(&[b"{1}\n", b""]),
+            [text("{1}")],
+            "a line end at the end begins no line"
+        );
         assert_eq!(split(&[]), []);
     }
 
@@ -125,7 +140,10 @@ mod tests {
         assert_eq!(splitter.lines(), 2);
 
         let fits = vec![b'x'; LINE_BYTES_MAX];
-        assert_eq!(split(&[&fits, b"\n"]), [Line::Text(Bytes::from(fits.clone()))]);
+        assert_eq!(
+            split(&[&fits, b"\n"]),
+            [Line::Text(Bytes::from(fits.clone()))]
+        );
         assert_eq!(split(&[&fits, b"x"]), [Line::TooLong]);
         let over = [fits.as_slice(), b"x\n"].concat();
         assert_eq!(split(&[&over]), [Line::TooLong]);

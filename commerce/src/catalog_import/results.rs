@@ -82,8 +82,11 @@ impl Reader {
                     } else {
                         InterruptionReason::InternalError
                     };
-                    let interruption = Interruption::new(reason, "The results can't be read at the moment.");
-                    let summary = self.import.summary(SummaryStatus::Interrupted, Some(interruption));
+                    let interruption =
+                        Interruption::new(reason, "The results can't be read at the moment.");
+                    let summary = self
+                        .import
+                        .summary(SummaryStatus::Interrupted, Some(interruption));
                     return Some(self.finish(summary));
                 }
             }
@@ -97,7 +100,11 @@ impl Reader {
         let gone = session.has_changed().is_err();
         let progress = session.borrow_and_update();
         let stopped = gone.then(|| End::Interrupted(Interruption::stopped()));
-        progress.end.clone().or(stopped).map(|end| progress.summary(end))
+        progress
+            .end
+            .clone()
+            .or(stopped)
+            .map(|end| progress.summary(end))
     }
 
     async fn wait(&mut self) {
@@ -118,7 +125,9 @@ impl Reader {
         let started = Instant::now();
         loop {
             match self.read().await {
-                Err(error) if is_unavailable(&error) && started.elapsed() < self.patience => sleep(PAUSE).await,
+                Err(error) if is_unavailable(&error) && started.elapsed() < self.patience => {
+                    sleep(PAUSE).await;
+                }
                 done => return done,
             }
         }
@@ -133,7 +142,14 @@ impl Reader {
                 self.import = stored.import;
             }
         }
-        let batch = store::next_batch(&mut tx, self.merchant, self.import.id, self.after_batch, self.after_line).await?;
+        let batch = store::next_batch(
+            &mut tx,
+            self.merchant,
+            self.import.id,
+            self.after_batch,
+            self.after_line,
+        )
+        .await?;
         tx.commit().await?;
         let Some(batch) = batch else { return Ok(None) };
         self.after_batch = batch.batch;
@@ -142,7 +158,8 @@ impl Reader {
 
     /// The lines after the one that the client has; a batch may begin before it.
     fn shown(&self, results: String) -> String {
-        let is_shown = |line: &&str| line_number(line).is_none_or(|number| number > self.after_line);
+        let is_shown =
+            |line: &&str| line_number(line).is_none_or(|number| number > self.after_line);
         if results.lines().next().is_none_or(|first| is_shown(&first)) {
             return results;
         }
@@ -152,7 +169,11 @@ impl Reader {
 
 /// The number of a result line, which it begins with.
 fn line_number(line: &str) -> Option<i64> {
-    line.strip_prefix(r#"{"line":"#)?.split_once(',')?.0.parse().ok()
+    line.strip_prefix(r#"{"line":"#)?
+        .split_once(',')?
+        .0
+        .parse()
+        .ok()
 }
 
 pub(super) fn stream(reader: Reader) -> impl Stream<Item = Bytes> + Send {

@@ -25,8 +25,10 @@ use tokio::{
 use utoipa::ToSchema;
 
 use super::{
-    Begun, CatalogImport, CatalogImportId, CatalogImportParameters, CatalogImportStatus, LineResult, LineStatus, SummaryStatus, begin,
+    Begun, CatalogImport, CatalogImportId, CatalogImportParameters, CatalogImportStatus,
+    LineResult, LineStatus, SummaryStatus,
     batch::{self, Batch, Entry, Failure, Read},
+    begin,
     results::{self, Reader},
     store,
 };
@@ -62,18 +64,36 @@ pub struct Importer {
 impl Importer {
     /// Over the API role's database.
     pub const fn new(database: Database, clock: Clock, announcer: Announcer) -> Self {
-        Self { database, clock, announcer, patience: PATIENCE }
+        Self {
+            database,
+            clock,
+            announcer,
+            patience: PATIENCE,
+        }
     }
 
     /// Begins the import of this key, or takes it over from an earlier request.
-    pub async fn begin(&self, actor: &Actor, key: &Key, parameters: &CatalogImportParameters) -> Result<Session, Error> {
+    pub async fn begin(
+        &self,
+        actor: &Actor,
+        key: &Key,
+        parameters: &CatalogImportParameters,
+    ) -> Result<Session, Error> {
         actor.access.require(Scope::CatalogWrite)?;
         let mut tx = self.database.enter(actor.merchant).await?;
         let begun = begin(&mut tx, actor, key, parameters, self.clock.now()).await?;
         tx.commit().await?;
         let end = (begun.import.status == CatalogImportStatus::Completed).then_some(End::Completed);
-        let (progress, _) = watch::channel(Progress { import: begun.import.clone(), end });
-        Ok(Session { importer: self.clone(), actor: actor.clone(), begun, progress })
+        let (progress, _) = watch::channel(Progress {
+            import: begun.import.clone(),
+            end,
+        });
+        Ok(Session {
+            importer: self.clone(),
+            actor: actor.clone(),
+            begun,
+            progress,
+        })
     }
 
     /// The results that are there by now, from the line after `after_line` on, and a summary. Does not wait for more.
@@ -86,7 +106,9 @@ impl Importer {
         let mut tx = self.database.enter(actor.merchant).await?;
         let import = super::get(&mut tx, actor, id).await?;
         tx.commit().await?;
-        Ok(results::stream(Reader::new(self, actor, import, after_line, None)))
+        Ok(results::stream(Reader::new(
+            self, actor, import, after_line, None,
+        )))
     }
 }
 
@@ -146,15 +168,24 @@ pub enum InterruptionReason {
 
 impl Interruption {
     pub(super) fn new(reason: InterruptionReason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self {
+            reason,
+            detail: detail.into(),
+        }
     }
 
     pub(super) fn stopped() -> Self {
-        Self::new(InterruptionReason::Stopped, "The server has stopped working on this request.")
+        Self::new(
+            InterruptionReason::Stopped,
+            "The server has stopped working on this request.",
+        )
     }
 
     fn taken_over() -> Self {
-        Self::new(InterruptionReason::TakenOver, "Another request has taken this import over.")
+        Self::new(
+            InterruptionReason::TakenOver,
+            "Another request has taken this import over.",
+        )
     }
 }
 
@@ -192,7 +223,13 @@ impl Session {
     /// The results from the line after `after_line` on, as they are committed, and a summary when this session ends.
     pub fn results(&self, after_line: i64) -> impl Stream<Item = Bytes> + Send + use<> {
         let progress = self.progress.subscribe();
-        results::stream(Reader::new(&self.importer, &self.actor, self.begun.import.clone(), after_line, Some(progress)))
+        results::stream(Reader::new(
+            &self.importer,
+            &self.actor,
+            self.begun.import.clone(),
+            after_line,
+            Some(progress),
+        ))
     }
 
     /// Reads the body to its end and commits it, from the checkpoint on. An import that is completed already is left as it is, its body unread.
@@ -232,7 +269,9 @@ impl Session {
             let mut parts = vec![batch];
             while let Some(part) = parts.pop() {
                 match self.persist(Step::Batch(&part)).await {
-                    Ok(import) => self.progress.send_modify(|progress| progress.import = import),
+                    Ok(import) => self
+                        .progress
+                        .send_modify(|progress| progress.import = import),
                     Err(Stop::Interrupted(interruption)) => return Err(interruption),
                     Err(Stop::Failed(error)) => parts.extend(self.without_culprit(part, &error)?),
                 }
@@ -248,9 +287,16 @@ impl Session {
             Ok((first, second)) => return Ok(vec![second, first]),
             Err(alone) => alone,
         };
-        if let Some(Entry { line, read: read @ Read::Upsert(_) }) = alone.entries.first_mut() {
+        if let Some(Entry {
+            line,
+            read: read @ Read::Upsert(_),
+        }) = alone.entries.first_mut()
+        {
             tracing::error!(error = %error, import.id = %import, import.line = *line, "a line of an import failed");
-            *read = Read::Failed(Failure::whole("internal_error", "something went wrong on our side"));
+            *read = Read::Failed(Failure::whole(
+                "internal_error",
+                "something went wrong on our side",
+            ));
             return Ok(vec![alone]);
         }
         tracing::error!(error = %error, import.id = %import, "an import can't go on");
@@ -279,7 +325,10 @@ impl Session {
                 if since.elapsed() >= self.importer.patience {
                     tracing::warn!(error = %error, import.id = %self.begun.import.id, "an import stops while the database is away");
                     let detail = "The database can't be reached at the moment.";
-                    return Err(Stop::Interrupted(Interruption::new(InterruptionReason::Unavailable, detail)));
+                    return Err(Stop::Interrupted(Interruption::new(
+                        InterruptionReason::Unavailable,
+                        detail,
+                    )));
                 }
             } else {
                 return Err(Stop::Failed(error));
@@ -305,13 +354,17 @@ impl Session {
         let mut tx = self.importer.database.enter(merchant).await?;
         let decided = product::upsert_many(&mut tx, &self.actor, &upserts, now).await?;
         let results = batch_results(batch, decided)?;
-        let advanced = store::advance(&mut tx, merchant, import, self.begun.attempt, &results, now).await?;
+        let advanced =
+            store::advance(&mut tx, merchant, import, self.begun.attempt, &results, now).await?;
         let Some(advanced) = advanced else {
             let stored = store::get(&mut tx, merchant, import).await?;
             tx.rollback().await.map_err(db::Error::from)?;
             // A commit whose answer was lost had gone through.
             return stored
-                .filter(|stored| stored.attempt == self.begun.attempt && stored.import.lines_done >= batch.last_line)
+                .filter(|stored| {
+                    stored.attempt == self.begun.attempt
+                        && stored.import.lines_done >= batch.last_line
+                })
                 .map(|stored| stored.import)
                 .ok_or_else(|| Stop::Interrupted(Interruption::taken_over()));
         };
@@ -323,7 +376,9 @@ impl Session {
     async fn complete(&self, lines: i64) -> Result<CatalogImport, Interruption> {
         let skipped = self.begun.import.lines_done;
         if lines < skipped {
-            let detail = format!("The body has {lines} lines, but {skipped} are dealt with already. Send the same body again.");
+            let detail = format!(
+                "The body has {lines} lines, but {skipped} are dealt with already. Send the same body again."
+            );
             return Err(Interruption::new(InterruptionReason::BodyTooShort, detail));
         }
         self.persist(Step::Completion { lines }).await.map_err(|stop| match stop {
@@ -341,11 +396,14 @@ impl Session {
         let id = self.begun.import.id;
         let now = self.importer.clock.now();
         let mut tx = self.importer.database.enter(merchant).await?;
-        let Some(import) = store::complete(&mut tx, merchant, id, self.begun.attempt, lines, now).await? else {
+        let Some(import) =
+            store::complete(&mut tx, merchant, id, self.begun.attempt, lines, now).await?
+        else {
             let stored = store::get(&mut tx, merchant, id).await?;
             tx.rollback().await.map_err(db::Error::from)?;
             let mine = |stored: &Begun| {
-                stored.attempt == self.begun.attempt && stored.import.status == CatalogImportStatus::Completed
+                stored.attempt == self.begun.attempt
+                    && stored.import.status == CatalogImportStatus::Completed
             };
             return stored
                 .filter(mine)
@@ -355,7 +413,11 @@ impl Session {
         let data = serde_json::value::to_raw_value(&import).map_err(idempotency::Error::Input)?;
         let event = NewEvent {
             kind: "catalog.import_completed",
-            resource: ResourceRef { kind: "catalog_import", id: id.to_string(), version: import.version },
+            resource: ResourceRef {
+                kind: "catalog_import",
+                id: id.to_string(),
+                version: import.version.number(),
+            },
             scope: Scope::CatalogRead,
             locations: Vec::new(),
             data,
@@ -377,18 +439,31 @@ impl<E: Into<Error>> From<E> for Stop {
 /// Whether the database is away, rather than displeased.
 pub(super) fn is_unavailable(error: &Error) -> bool {
     match error {
-        Error::Database(error) | Error::Idempotency(idempotency::Error::Database(error)) => error.is_unavailable(),
+        Error::Database(error) | Error::Idempotency(idempotency::Error::Database(error)) => {
+            error.is_unavailable()
+        }
         _ => false,
     }
 }
 
 /// The results of a batch whose valid lines came to `decided`.
-fn batch_results(batch: &Batch, decided: Vec<Result<Decided, Error>>) -> Result<store::NewBatch, Error> {
-    let mut new = store::NewBatch { after_line: batch.after_line, last_line: batch.last_line, ..store::NewBatch::default() };
+fn batch_results(
+    batch: &Batch,
+    decided: Vec<Result<Decided, Error>>,
+) -> Result<store::NewBatch, Error> {
+    let mut new = store::NewBatch {
+        after_line: batch.after_line,
+        last_line: batch.last_line,
+        ..store::NewBatch::default()
+    };
     let mut decided = decided.into_iter();
     for entry in &batch.entries {
         let result = match &entry.read {
-            Read::Failed(failure) => failed(entry.line, failure.external_id.clone(), failure.errors.clone()),
+            Read::Failed(failure) => failed(
+                entry.line,
+                failure.external_id.clone(),
+                failure.errors.clone(),
+            ),
             Read::Upsert(upsert) => {
                 let external_id = Some(upsert.external_id().to_owned());
                 match decided.next() {
@@ -405,10 +480,15 @@ fn batch_results(batch: &Batch, decided: Vec<Result<Decided, Error>>) -> Result<
                     },
                     Some(Err(error)) => {
                         let problem = Problem::from(error);
-                        let whole = kernel::problem::FieldError::at("", problem.kind.slug, problem.detail);
+                        let whole =
+                            kernel::problem::FieldError::at("", problem.kind.slug, problem.detail);
                         failed(entry.line, external_id, vec![whole])
                     }
-                    None => failed(entry.line, external_id, Failure::whole("internal_error", "was not decided").errors),
+                    None => failed(
+                        entry.line,
+                        external_id,
+                        Failure::whole("internal_error", "was not decided").errors,
+                    ),
                 }
             }
         };
@@ -419,14 +499,25 @@ fn batch_results(batch: &Batch, decided: Vec<Result<Decided, Error>>) -> Result<
             LineStatus::Failed => &mut new.failed,
         };
         *count += 1;
-        new.text.push_str(&serde_json::to_string(&result).map_err(idempotency::Error::Input)?);
+        new.text
+            .push_str(&serde_json::to_string(&result).map_err(idempotency::Error::Input)?);
         new.text.push('\n');
     }
     Ok(new)
 }
 
-fn failed(line: i64, external_id: Option<String>, errors: Vec<kernel::problem::FieldError>) -> LineResult {
-    LineResult { line, status: LineStatus::Failed, external_id, product_id: None, errors }
+fn failed(
+    line: i64,
+    external_id: Option<String>,
+    errors: Vec<kernel::problem::FieldError>,
+) -> LineResult {
+    LineResult {
+        line,
+        status: LineStatus::Failed,
+        external_id,
+        product_id: None,
+        errors,
+    }
 }
 
 impl Progress {
@@ -434,7 +525,9 @@ impl Progress {
     pub(super) fn summary(&self, end: End) -> super::Summary {
         match end {
             End::Completed => self.import.summary(SummaryStatus::Completed, None),
-            End::Interrupted(interruption) => self.import.summary(SummaryStatus::Interrupted, Some(interruption)),
+            End::Interrupted(interruption) => self
+                .import
+                .summary(SummaryStatus::Interrupted, Some(interruption)),
         }
     }
 }

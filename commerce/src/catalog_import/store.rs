@@ -1,8 +1,14 @@
 //! The statements of imports.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
-use kernel::{actor::Actor, clock::Timestamp, db, id::MerchantId, idempotency::Key, page::PageRequest};
+use kernel::{
+    actor::Actor, clock::Timestamp, db, id::MerchantId, idempotency::Key, page::PageRequest,
+    version::Version,
+};
 use sqlx::PgConnection;
 
 use super::{Begun, CatalogImport, CatalogImportId, CatalogImportStatus};
@@ -41,12 +47,17 @@ impl From<Row> for Begun {
             updated_count: row.updated_count,
             unchanged_count: row.unchanged_count,
             failed_count: row.failed_count,
-            version: row.version,
+            version: Version::new(row.version),
             created_at: row.created_at,
             updated_at: row.updated_at,
             completed_at: row.completed_at,
         };
-        Self { import, attempt: row.attempt, continued: true, batches_done: row.batches_done }
+        Self {
+            import,
+            attempt: row.attempt,
+            continued: true,
+            batches_done: row.batches_done,
+        }
     }
 }
 
@@ -78,7 +89,10 @@ pub(super) async fn insert(
     )
     .fetch_optional(tx)
     .await?;
-    Ok(row.map(|row| Begun { continued: false, ..Begun::from(row) }))
+    Ok(row.map(|row| Begun {
+        continued: false,
+        ..Begun::from(row)
+    }))
 }
 
 /// Raises the attempt of a running import of this key and fingerprint.
@@ -181,7 +195,10 @@ pub(super) async fn list(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows.into_iter().map(|row| Begun::from(row).import).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Begun::from(row).import)
+        .collect())
 }
 
 /// A batch's results and what they add up to.
@@ -233,7 +250,9 @@ pub(super) async fn advance(
     )
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(begun) = row.map(Begun::from) else { return Ok(None) };
+    let Some(begun) = row.map(Begun::from) else {
+        return Ok(None);
+    };
     sqlx::query!(
         "insert into catalog_import_batches (merchant_id, import_id, batch, first_line, last_line, results)
         values ($1, $2, $3, $4, $5, $6)",

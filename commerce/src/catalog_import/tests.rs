@@ -55,11 +55,22 @@ impl World {
         let api = database.api();
         let merchant = database.merchant(&keyring().unwrap(), now()).await.unwrap();
         let importer = Importer::new(api.clone(), Clock::manual(now()), Announcer::default());
-        Self { database, api, importer, actor: actor_of(merchant) }
+        Self {
+            database,
+            api,
+            importer,
+            actor: actor_of(merchant),
+        }
     }
 
     async fn begin(&self, key: &str) -> Result<Session, Error> {
-        self.importer.begin(&self.actor, &key.parse().unwrap(), &CatalogImportParameters::default()).await
+        self.importer
+            .begin(
+                &self.actor,
+                &key.parse().unwrap(),
+                &CatalogImportParameters::default(),
+            )
+            .await
     }
 
     async fn get(&self, id: CatalogImportId) -> CatalogImport {
@@ -76,28 +87,50 @@ impl World {
 
 fn line(external_id: impl std::fmt::Display, title: &str) -> String {
     let price = json!({"amount": "1.00", "currency": "EUR"});
-    format!("{}\n", json!({"externalId": external_id.to_string(), "title": title, "variants": [{"price": price}]}))
+    format!(
+        "{}\n",
+        json!({"externalId": external_id.to_string(), "title": title, "variants": [{"price": price}]})
+    )
 }
 
 /// A body in pieces of some bytes.
 fn body(text: &str) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
-    let pieces: Vec<_> = text.as_bytes().chunks(1_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let pieces: Vec<_> = text
+        .as_bytes()
+        .chunks(1_000)
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+        .collect();
     stream::iter(pieces)
 }
 
 /// A body that a test feeds.
-fn fed() -> (mpsc::UnboundedSender<Result<Bytes, &'static str>>, impl Stream<Item = Result<Bytes, &'static str>> + Send) {
+fn fed() -> (
+    mpsc::UnboundedSender<Result<Bytes, &'static str>>,
+    impl Stream<Item = Result<Bytes, &'static str>> + Send,
+) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let pieces = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    let pieces = stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    });
     (sender, pieces)
 }
 
 async fn read(results: impl Stream<Item = Bytes>) -> (Vec<LineResult>, Summary) {
     let text: Vec<Bytes> = results.collect().await;
     let text = String::from_utf8(text.concat()).unwrap();
-    let (lines, last) = text.strip_suffix('\n').unwrap().rsplit_once('\n').unwrap_or(("", text.trim_end()));
-    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    (lines, serde_json::from_str::<SummaryLine>(last).unwrap().summary)
+    let (lines, last) = text
+        .strip_suffix('\n')
+        .unwrap()
+        .rsplit_once('\n')
+        .unwrap_or(("", text.trim_end()));
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    (
+        lines,
+        serde_json::from_str::<SummaryLine>(last).unwrap().summary,
+    )
 }
 
 fn numbers(results: &[LineResult]) -> Vec<i64> {
@@ -107,7 +140,10 @@ fn numbers(results: &[LineResult]) -> Vec<i64> {
 #[tokio::test]
 async fn every_line_has_its_result_and_a_broken_one_harms_no_other() {
     let world = World::new().await;
-    let huge = format!("{{\"externalId\": \"{}\"}}\n", "x".repeat(2 * LINE_BYTES_MAX));
+    let huge = format!(
+        "{{\"externalId\": \"{}\"}}\n",
+        "x".repeat(2 * LINE_BYTES_MAX)
+    );
     let text = [
         "\u{feff}",
         &line("A", "first"),
@@ -132,15 +168,28 @@ async fn every_line_has_its_result_and_a_broken_one_harms_no_other() {
     let shown: Vec<_> = lines
         .iter()
         .map(|result| {
-            let errors: Vec<_> =
-                result.errors.iter().map(|error| format!("{} {}", error.pointer.as_deref().unwrap(), error.code)).collect();
-            (result.line, result.status, result.external_id.as_deref().unwrap_or("-"), errors.join(", "))
+            let errors: Vec<_> = result
+                .errors
+                .iter()
+                .map(|error| format!("{} {}", error.pointer.as_deref().unwrap(), error.code))
+                .collect();
+            (
+                result.line,
+                result.status,
+                result.external_id.as_deref().unwrap_or("-"),
+                errors.join(", "),
+            )
         })
         .collect();
     let expected = [
         (1, Created, "A", ""),
         (2, Failed, "-", " malformed_json"),
-        (4, Failed, "B", "/colour unknown_field, /title required, /variants required"),
+        (
+            4,
+            Failed,
+            "B",
+            "/colour unknown_field, /title required, /variants required",
+        ),
         (5, Failed, "-", " line_too_long"),
         (6, Failed, "-", ""),
         (7, Failed, "-", " invalid"),
@@ -150,14 +199,29 @@ async fn every_line_has_its_result_and_a_broken_one_harms_no_other() {
         (11, Created, "C", ""),
     ];
     for (shown, expected) in shown.iter().zip(&expected) {
-        assert_eq!((shown.0, shown.1, shown.2), (expected.0, expected.1, expected.2));
+        assert_eq!(
+            (shown.0, shown.1, shown.2),
+            (expected.0, expected.1, expected.2)
+        );
         if !expected.3.is_empty() || expected.1 != Failed {
             assert_eq!(shown.3, expected.3, "line {}", shown.0);
         }
-        assert_eq!(shown.1 == Failed, !shown.3.is_empty(), "who fails is told why: line {}", shown.0);
+        assert_eq!(
+            shown.1 == Failed,
+            !shown.3.is_empty(),
+            "who fails is told why: line {}",
+            shown.0
+        );
     }
     assert_eq!(shown.len(), expected.len());
-    assert_eq!((import.lines_done, import.created_count, import.updated_count), (11, 2, 1));
+    assert_eq!(
+        (
+            import.lines_done,
+            import.created_count,
+            import.updated_count
+        ),
+        (11, 2, 1)
+    );
     assert_eq!((import.unchanged_count, import.failed_count), (1, 6));
     assert_eq!(summary, import.summary(SummaryStatus::Completed, None));
     assert_eq!(world.get(import.id).await, import);
@@ -168,8 +232,14 @@ async fn every_line_has_its_result_and_a_broken_one_harms_no_other() {
         .await
         .unwrap();
     assert_eq!(event.get::<String, _>(0), import.id.to_string());
-    assert_eq!((event.get::<i64, _>(1), event.get::<String, _>(2)), (import.version, "catalog:read".to_owned()));
-    assert_eq!(event.get::<Value, _>(3), serde_json::to_value(&import).unwrap());
+    assert_eq!(
+        (event.get::<i64, _>(1), event.get::<String, _>(2)),
+        (import.version.number(), "catalog:read".to_owned())
+    );
+    assert_eq!(
+        event.get::<Value, _>(3),
+        serde_json::to_value(&import).unwrap()
+    );
 }
 
 /// Some batches of lines: new ones, known ones, blank ones, broken ones.
@@ -188,7 +258,12 @@ fn long_text(lines: usize) -> String {
 async fn an_import_that_breaks_off_anywhere_is_continued_with_each_line_once() {
     const LINES: usize = 2_100;
     let text = long_text(LINES);
-    let ends: Vec<usize> = text.bytes().zip(1..).filter(|(byte, _)| *byte == b'\n').map(|(_, place)| place).collect();
+    let ends: Vec<usize> = text
+        .bytes()
+        .zip(1..)
+        .filter(|(byte, _)| *byte == b'\n')
+        .map(|(_, place)| place)
+        .collect();
     let whole = World::new().await;
     let session = whole.begin("whole").await.unwrap();
     let results = session.results(0);
@@ -199,18 +274,34 @@ async fn an_import_that_breaks_off_anywhere_is_continued_with_each_line_once() {
     let broken = World::new().await;
     let mut id = None;
     // Breaks before, at and after the ends of batches, and within a line.
-    for (attempt, cut) in [0, 10, ends[554], ends[554] + 9, ends[555] + 1, ends[1_200], ends[LINES - 2] + 3].into_iter().enumerate() {
+    for (attempt, cut) in [
+        0,
+        10,
+        ends[554],
+        ends[554] + 9,
+        ends[555] + 1,
+        ends[1_200],
+        ends[LINES - 2] + 3,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let session = broken.begin("key").await.unwrap();
         assert_eq!(session.is_continued(), attempt > 0);
         assert_eq!(*id.get_or_insert(session.import().id), session.import().id);
         let results = session.results(0);
-        let pieces = body(&text[..cut]).map(|piece| piece.map_err(|never| match never {})).chain(stream::iter([Err("connection reset")]));
+        let pieces = body(&text[..cut])
+            .map(|piece| piece.map_err(|never| match never {}))
+            .chain(stream::iter([Err("connection reset")]));
         let interruption = session.run(pieces).await.unwrap_err();
         assert_eq!(interruption.reason, InterruptionReason::BodyFailed);
         let (lines, summary) = read(results).await;
         assert_eq!(summary.status, SummaryStatus::Interrupted);
         let whole_lines = ends.iter().take_while(|&&end| end <= cut).count();
-        let expected: Vec<_> = numbers(&reference_lines).into_iter().filter(|&line| line <= i64::try_from(whole_lines).unwrap()).collect();
+        let expected: Vec<_> = numbers(&reference_lines)
+            .into_iter()
+            .filter(|&line| line <= i64::try_from(whole_lines).unwrap())
+            .collect();
         assert_eq!(numbers(&lines), expected, "what had arrived is done");
     }
     let session = broken.begin("key").await.unwrap();
@@ -218,12 +309,32 @@ async fn an_import_that_breaks_off_anywhere_is_continued_with_each_line_once() {
     let import = session.run(body(&text)).await.unwrap();
     let (lines, _) = read(results).await;
     let comparable = |lines: &[LineResult]| -> Vec<_> {
-        lines.iter().map(|line| (line.line, line.status, line.external_id.clone(), line.errors.clone())).collect()
+        lines
+            .iter()
+            .map(|line| {
+                (
+                    line.line,
+                    line.status,
+                    line.external_id.clone(),
+                    line.errors.clone(),
+                )
+            })
+            .collect()
     };
     assert_eq!(comparable(&lines), comparable(&reference_lines));
-    assert_eq!((import.lines_done, import.created_count), (reference.lines_done, reference.created_count));
-    assert_eq!((import.updated_count, import.failed_count), (reference.updated_count, reference.failed_count));
-    assert_eq!(broken.count("outbox").await, events, "nothing was announced twice");
+    assert_eq!(
+        (import.lines_done, import.created_count),
+        (reference.lines_done, reference.created_count)
+    );
+    assert_eq!(
+        (import.updated_count, import.failed_count),
+        (reference.updated_count, reference.failed_count)
+    );
+    assert_eq!(
+        broken.count("outbox").await,
+        events,
+        "nothing was announced twice"
+    );
 }
 
 #[tokio::test]
@@ -238,7 +349,9 @@ async fn a_process_that_dies_between_any_two_batches_leaves_an_import_to_continu
         // Killed once some batches are seen, at whatever it is doing then.
         let mut seen = Vec::new();
         while seen.len() < batches {
-            let Some(piece) = results.next().await else { break };
+            let Some(piece) = results.next().await else {
+                break;
+            };
             seen.push(piece);
         }
         work.abort();
@@ -249,11 +362,18 @@ async fn a_process_that_dies_between_any_two_batches_leaves_an_import_to_continu
             done = lines;
             break;
         }
-        assert_eq!(summary.interruption.unwrap().reason, InterruptionReason::Stopped);
+        assert_eq!(
+            summary.interruption.unwrap().reason,
+            InterruptionReason::Stopped
+        );
     }
     let expected: Vec<i64> = (1..=4_000).filter(|number| number % 10 != 7).collect();
     assert_eq!(numbers(&done), expected);
-    assert_eq!(world.count("catalog_imports where attempt > 3").await, 1, "it was killed several times");
+    assert_eq!(
+        world.count("catalog_imports where attempt > 3").await,
+        1,
+        "it was killed several times"
+    );
     assert_eq!(world.count("products").await, 4_000 / 10 * 7 + 1);
 }
 
@@ -265,17 +385,36 @@ async fn a_request_that_was_overtaken_commits_nothing_more() {
     let (feed, pieces) = fed();
     let work = tokio::spawn(old.run(pieces));
     feed.send(Ok(line("A", "old").into())).unwrap();
-    assert!(old_results.next().await.unwrap().starts_with(br#"{"line":1,"status":"created""#));
+    assert!(
+        old_results
+            .next()
+            .await
+            .unwrap()
+            .starts_with(br#"{"line":1,"status":"created""#)
+    );
 
     let new = world.begin("key").await.unwrap();
-    assert_eq!((new.import().id, new.import().lines_done), (new.import().id, 1));
-    feed.send(Ok([line("B", "old"), line("C", "old")].concat().into())).unwrap();
+    assert_eq!(
+        (new.import().id, new.import().lines_done),
+        (new.import().id, 1)
+    );
+    feed.send(Ok([line("B", "old"), line("C", "old")].concat().into()))
+        .unwrap();
+    let last: SummaryLine = serde_json::from_slice(&old_results.next().await.unwrap())
+        .expect("a summary, not a result");
+    assert_eq!(
+        last.summary.interruption.unwrap().reason,
+        InterruptionReason::TakenOver
+    );
+    assert_eq!(old_results.next().await, None);
     let interruption = work.await.unwrap().unwrap_err();
     assert_eq!(interruption.reason, InterruptionReason::TakenOver);
     assert!(feed.is_closed(), "it reads no further");
-    let (lines, summary) = read(old_results).await;
-    assert_eq!((lines.len(), summary.interruption.unwrap().reason), (0, InterruptionReason::TakenOver));
-    assert_eq!(world.count("products").await, 1, "what the old request had done was rolled back");
+    assert_eq!(
+        world.count("products").await,
+        1,
+        "what the old request had done was rolled back"
+    );
 
     let results = new.results(0);
     let text = [line("A", "old"), line("B", "new"), line("C", "new")].concat();
@@ -301,7 +440,10 @@ async fn a_client_may_wait_for_each_result_before_it_sends_more() {
     }
     drop(feed);
     let (lines, summary) = read(results).await;
-    assert_eq!((lines.len(), summary.status, summary.created_count), (0, SummaryStatus::Completed, 5));
+    assert_eq!(
+        (lines.len(), summary.status, summary.created_count),
+        (0, SummaryStatus::Completed, 5)
+    );
     work.await.unwrap().unwrap();
 }
 
@@ -314,12 +456,28 @@ async fn a_client_that_sends_all_before_it_reads_stalls_nothing_and_misses_nothi
     let import = session.run(body(&long_text(3_000))).await.unwrap();
     let (lines, summary) = read(early).await;
     assert_eq!(lines.len(), 2_700);
-    let later = world.importer.results(&world.actor, import.id, 0).await.unwrap();
+    let later = world
+        .importer
+        .results(&world.actor, import.id, 0)
+        .await
+        .unwrap();
     assert_eq!(read(later).await, (lines.clone(), summary.clone()));
-    let rest = world.importer.results(&world.actor, import.id, 1_234).await.unwrap();
-    let expected: Vec<_> = lines.iter().filter(|line| line.line > 1_234).cloned().collect();
+    let rest = world
+        .importer
+        .results(&world.actor, import.id, 1_234)
+        .await
+        .unwrap();
+    let expected: Vec<_> = lines
+        .iter()
+        .filter(|line| line.line > 1_234)
+        .cloned()
+        .collect();
     assert_eq!(read(rest).await, (expected, summary.clone()));
-    let none = world.importer.results(&world.actor, import.id, 3_000).await.unwrap();
+    let none = world
+        .importer
+        .results(&world.actor, import.id, 3_000)
+        .await
+        .unwrap();
     assert_eq!(read(none).await, (vec![], summary));
 }
 
@@ -327,25 +485,54 @@ async fn a_client_that_sends_all_before_it_reads_stalls_nothing_and_misses_nothi
 async fn a_key_stands_for_one_import_whatever_its_body() {
     let world = World::new().await;
     let session = world.begin("key").await.unwrap();
-    let interrupted = session.run(stream::iter([Ok(line("A", "1").into()), Err("gone")])).await;
+    let interrupted = session
+        .run(stream::iter([Ok(line("A", "1").into()), Err("gone")]))
+        .await;
     assert!(interrupted.is_err());
-    let labelled = CatalogImportParameters { label: Some("nightly".into()) };
+    let labelled = CatalogImportParameters {
+        label: Some("nightly".into()),
+    };
     let key: Key = "key".parse().unwrap();
     let reused = world.importer.begin(&world.actor, &key, &labelled).await;
-    assert!(matches!(reused, Err(Error::Idempotency(idempotency::Error::KeyReused))));
+    assert!(matches!(
+        reused,
+        Err(Error::Idempotency(idempotency::Error::KeyReused))
+    ));
 
-    let running = world.importer.results(&world.actor, world.begin("key").await.unwrap().import().id, 0).await.unwrap();
+    let running = world
+        .importer
+        .results(
+            &world.actor,
+            world.begin("key").await.unwrap().import().id,
+            0,
+        )
+        .await
+        .unwrap();
     assert_eq!(read(running).await.1.status, SummaryStatus::Running);
 
-    let short = world.begin("key").await.unwrap().run(body("")).await.unwrap_err();
+    let short = world
+        .begin("key")
+        .await
+        .unwrap()
+        .run(body(""))
+        .await
+        .unwrap_err();
     assert_eq!(short.reason, InterruptionReason::BodyTooShort);
-    let import = world.begin("key").await.unwrap().run(body(&[line("A", "1"), line("B", "1")].concat())).await.unwrap();
+    let import = world
+        .begin("key")
+        .await
+        .unwrap()
+        .run(body(&[line("A", "1"), line("B", "1")].concat()))
+        .await
+        .unwrap();
     assert_eq!(import.created_count, 2);
 
     let again = world.begin("key").await.unwrap();
     assert!(again.is_continued());
     let results = again.results(0);
-    let unread = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, Infallible>>> { panic!("the body of a completed import is not read") });
+    let unread = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, Infallible>>> {
+        panic!("the body of a completed import is not read")
+    });
     assert_eq!(again.run(unread).await.unwrap(), import);
     assert_eq!(numbers(&read(results).await.0), [1, 2]);
     assert!(matches!(
@@ -354,13 +541,28 @@ async fn a_key_stands_for_one_import_whatever_its_body() {
     ));
 
     // Another app's key is another import, and an empty body is an import of nothing.
-    let other = Actor { app: AppId::new(now()), ..world.actor.clone() };
+    let other = Actor {
+        app: AppId::new(now()),
+        ..world.actor.clone()
+    };
     let session = world.importer.begin(&other, &key, &labelled).await.unwrap();
     assert!(!session.is_continued());
     let empty = session.run(body("\n\n")).await.unwrap();
-    assert_eq!((empty.lines_done, empty.status), (2, CatalogImportStatus::Completed));
+    assert_eq!(
+        (empty.lines_done, empty.status),
+        (2, CatalogImportStatus::Completed)
+    );
     let mut tx = world.api.enter(world.actor.merchant).await.unwrap();
-    let page = list(&mut tx, &world.actor, &PageRequest { limit: 1, after: None }).await.unwrap();
+    let page = list(
+        &mut tx,
+        &world.actor,
+        &PageRequest {
+            limit: 1,
+            after: None,
+        },
+    )
+    .await
+    .unwrap();
     assert!(page.data.len() == 1 && page.next_cursor.is_some());
 }
 
@@ -368,35 +570,81 @@ async fn a_key_stands_for_one_import_whatever_its_body() {
 async fn a_line_that_the_database_refuses_for_a_reason_unknown_fails_alone() {
     let world = World::new().await;
     let mut owner = world.database.owner().await.unwrap();
-    sqlx::query("alter table products add constraint products_poison check (title <> 'poison')").execute(&mut owner).await.unwrap();
-    let text: String =
-        (1..=100).map(|number| line(number, if [1, 37, 38, 100].contains(&number) { "poison" } else { "fine" })).collect();
+    sqlx::query("alter table products add constraint products_poison check (title <> 'poison')")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let text: String = (1..=100)
+        .map(|number| {
+            line(
+                number,
+                if [1, 37, 38, 100].contains(&number) {
+                    "poison"
+                } else {
+                    "fine"
+                },
+            )
+        })
+        .collect();
     let session = world.begin("key").await.unwrap();
     let results = session.results(0);
     let import = session.run(body(&text)).await.unwrap();
     assert_eq!((import.created_count, import.failed_count), (96, 4));
     let (lines, _) = read(results).await;
     assert_eq!(numbers(&lines), (1..=100).collect::<Vec<_>>());
-    let failed: Vec<_> = lines.iter().filter(|line| line.status == LineStatus::Failed).collect();
-    assert_eq!(failed.iter().map(|line| line.line).collect::<Vec<_>>(), [1, 37, 38, 100]);
-    assert!(failed.iter().all(|line| line.errors[0].code == "internal_error"));
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line.status == LineStatus::Failed)
+        .collect();
+    assert_eq!(
+        failed.iter().map(|line| line.line).collect::<Vec<_>>(),
+        [1, 37, 38, 100]
+    );
+    assert!(
+        failed
+            .iter()
+            .all(|line| line.errors[0].code == "internal_error")
+    );
 }
 
 #[tokio::test]
 async fn an_import_stops_with_a_summary_while_the_database_is_away_and_can_be_continued() {
     let world = World::new().await;
-    let mut away = Importer::new(world.database.api(), Clock::manual(now()), Announcer::default());
+    let mut away = Importer::new(
+        world.database.api(),
+        Clock::manual(now()),
+        Announcer::default(),
+    );
     away.patience = std::time::Duration::ZERO;
     let key = "key".parse().unwrap();
-    let session = away.begin(&world.actor, &key, &CatalogImportParameters::default()).await.unwrap();
+    let session = away
+        .begin(&world.actor, &key, &CatalogImportParameters::default())
+        .await
+        .unwrap();
     let results = session.results(0);
     away.database.close().await;
     let interruption = session.run(body(&line("A", "1"))).await.unwrap_err();
     assert_eq!(interruption.reason, InterruptionReason::Unavailable);
     let (lines, summary) = read(results).await;
-    assert_eq!((lines.len(), summary.status), (0, SummaryStatus::Interrupted));
-    assert_eq!(summary.interruption.unwrap().reason, InterruptionReason::Unavailable);
-    assert_eq!(world.begin("key").await.unwrap().run(body(&line("A", "1"))).await.unwrap().created_count, 1);
+    assert_eq!(
+        (lines.len(), summary.status),
+        (0, SummaryStatus::Interrupted)
+    );
+    assert_eq!(
+        summary.interruption.unwrap().reason,
+        InterruptionReason::Unavailable
+    );
+    assert_eq!(
+        world
+            .begin("key")
+            .await
+            .unwrap()
+            .run(body(&line("A", "1")))
+            .await
+            .unwrap()
+            .created_count,
+        1
+    );
 }
 
 #[tokio::test]
@@ -423,9 +671,18 @@ async fn an_import_survives_connections_that_die_in_the_middle_of_its_batches() 
     let (lines, summary) = read(stream::iter(seen)).await;
     assert!(killed > 0);
     assert_eq!(summary.status, SummaryStatus::Completed);
-    assert_eq!(numbers(&lines), (1..=5_000).filter(|number| number % 10 != 7).collect::<Vec<i64>>());
+    assert_eq!(
+        numbers(&lines),
+        (1..=5_000)
+            .filter(|number| number % 10 != 7)
+            .collect::<Vec<i64>>()
+    );
     assert_eq!(import.created_count, world.count("products").await);
-    let announced = world.database.count("select count(*) from outbox where type = 'product.created'").await.unwrap();
+    let announced = world
+        .database
+        .count("select count(*) from outbox where type = 'product.created'")
+        .await
+        .unwrap();
     assert_eq!(announced, import.created_count);
 }
 
@@ -433,10 +690,16 @@ async fn an_import_survives_connections_that_die_in_the_middle_of_its_batches() 
 async fn two_imports_of_the_same_products_at_once_both_complete() {
     let world = World::new().await;
     let up: String = (0..1_500).map(|number| line(number, "up")).collect();
-    let down: String = (0..1_500).rev().map(|number| line(number, "down")).collect();
+    let down: String = (0..1_500)
+        .rev()
+        .map(|number| line(number, "down"))
+        .collect();
     let first = world.begin("first").await.unwrap();
     let second = world.begin("second").await.unwrap();
-    let (first, second) = tokio::join!(tokio::spawn(first.run(body(&up))), tokio::spawn(second.run(body(&down))));
+    let (first, second) = tokio::join!(
+        tokio::spawn(first.run(body(&up))),
+        tokio::spawn(second.run(body(&down)))
+    );
     let (first, second) = (first.unwrap().unwrap(), second.unwrap().unwrap());
     assert_eq!(first.created_count + second.created_count, 1_500);
     assert_eq!(first.updated_count + second.updated_count, 1_500);
@@ -447,17 +710,60 @@ async fn two_imports_of_the_same_products_at_once_both_complete() {
 #[tokio::test]
 async fn another_merchants_import_is_not_there() {
     let world = World::new().await;
-    let import = world.begin("key").await.unwrap().run(body(&line("A", "1"))).await.unwrap();
-    let stranger = actor_of(world.database.merchant(&keyring().unwrap(), now()).await.unwrap());
+    let import = world
+        .begin("key")
+        .await
+        .unwrap()
+        .run(body(&line("A", "1")))
+        .await
+        .unwrap();
+    let stranger = actor_of(
+        world
+            .database
+            .merchant(&keyring().unwrap(), now())
+            .await
+            .unwrap(),
+    );
     let mut tx = world.api.enter(stranger.merchant).await.unwrap();
-    assert!(matches!(get(&mut tx, &stranger, import.id).await, Err(Error::NotFound { .. })));
-    let page = list(&mut tx, &stranger, &PageRequest { limit: 10, after: None }).await.unwrap();
+    assert!(matches!(
+        get(&mut tx, &stranger, import.id).await,
+        Err(Error::NotFound { .. })
+    ));
+    let page = list(
+        &mut tx,
+        &stranger,
+        &PageRequest {
+            limit: 10,
+            after: None,
+        },
+    )
+    .await
+    .unwrap();
     assert!(page.data.is_empty());
-    assert!(matches!(world.importer.results(&stranger, import.id, 0).await.map(drop), Err(Error::NotFound { .. })));
+    assert!(matches!(
+        world
+            .importer
+            .results(&stranger, import.id, 0)
+            .await
+            .map(drop),
+        Err(Error::NotFound { .. })
+    ));
 
-    let blind = Actor { access: Access { scopes: [Scope::OrdersRead].into_iter().collect(), ..Access::full() }, ..world.actor.clone() };
-    assert!(matches!(world.importer.results(&blind, import.id, 0).await.map(drop), Err(Error::MissingScope(_))));
+    let blind = Actor {
+        access: Access {
+            scopes: [Scope::OrdersRead].into_iter().collect(),
+            ..Access::full()
+        },
+        ..world.actor.clone()
+    };
+    assert!(matches!(
+        world.importer.results(&blind, import.id, 0).await.map(drop),
+        Err(Error::MissingScope(_))
+    ));
     let key = "new".parse().unwrap();
-    let refused = world.importer.begin(&blind, &key, &CatalogImportParameters::default()).await;
+    let refused = world
+        .importer
+        .begin(&blind, &key, &CatalogImportParameters::default())
+        .await;
     assert!(matches!(refused, Err(Error::MissingScope(_))));
 }

@@ -1,6 +1,9 @@
 //! The statements of customers. Nothing in them is readable.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use std::collections::HashSet;
 
@@ -48,7 +51,10 @@ pub(crate) async fn select_by_email(
     rows.into_iter()
         .map(|row| {
             let index = <[u8; 32]>::try_from(row.email_index.as_slice());
-            Ok((index.map_err(|error| Error::corrupt("customers", row.id, error))?, row.id))
+            Ok((
+                index.map_err(|error| Error::corrupt("customers", row.id, error))?,
+                row.id,
+            ))
         })
         .collect()
 }
@@ -64,8 +70,14 @@ pub(crate) async fn insert(
         return Ok(HashSet::new());
     }
     let ids: Vec<CustomerId> = customers.iter().map(|customer| customer.id).collect();
-    let indexes: Vec<Option<&[u8]>> = customers.iter().map(|customer| customer.email_index.as_deref()).collect();
-    let sealed: Vec<&[u8]> = customers.iter().map(|customer| customer.sealed.as_slice()).collect();
+    let indexes: Vec<Option<&[u8]>> = customers
+        .iter()
+        .map(|customer| customer.email_index.as_deref())
+        .collect();
+    let sealed: Vec<&[u8]> = customers
+        .iter()
+        .map(|customer| customer.sealed.as_slice())
+        .collect();
     let inserted = sqlx::query_scalar!(
         r#"insert into customers (merchant_id, id, email_index, sealed, version, created_at, updated_at)
         select $1, id, email_index, sealed, 1, $5, $5
@@ -84,7 +96,11 @@ pub(crate) async fn insert(
 }
 
 /// Takes their e-mail address from customers who have been erased.
-pub(crate) async fn forget_email(tx: &mut PgConnection, merchant: MerchantId, ids: &[CustomerId]) -> Result<(), Error> {
+pub(crate) async fn forget_email(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    ids: &[CustomerId],
+) -> Result<(), Error> {
     if ids.is_empty() {
         return Ok(());
     }

@@ -15,7 +15,10 @@ use kernel::{
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{Fulfilled, Fulfillment, FulfillmentId, FulfillmentInput, FulfillmentLine, FulfillmentStatus, store, tracking};
+use super::{
+    Fulfilled, Fulfillment, FulfillmentId, FulfillmentInput, FulfillmentLine, FulfillmentStatus,
+    store, tracking,
+};
 use crate::{
     Error, InsufficientLine, Refusal,
     inventory::{
@@ -47,7 +50,12 @@ impl Fulfill {
     /// Checks the input.
     pub fn new(order: OrderId, input: FulfillmentInput) -> Result<Self, Error> {
         validation::check(&input).map_err(Error::Invalid)?;
-        Ok(Self { request: FulfillRequest { order_id: order, input } })
+        Ok(Self {
+            request: FulfillRequest {
+                order_id: order,
+                input,
+            },
+        })
     }
 }
 
@@ -86,16 +94,28 @@ pub async fn fulfill(
             line.fulfilled_quantity = line.fulfilled_quantity.saturating_add(shipped.quantity);
         }
     }
-    let rest = order.lines.iter().all(|line| line.fulfilled_quantity == line.quantity);
-    let command = if rest { Command::FulfillRest } else { Command::FulfillPart };
+    let rest = order
+        .lines
+        .iter()
+        .all(|line| line.fulfilled_quantity == line.quantity);
+    let command = if rest {
+        Command::FulfillRest
+    } else {
+        Command::FulfillPart
+    };
     order.status = transition::next(Some(before), command)?;
     order.changed(now);
 
     let mut by_location: BTreeMap<LocationId, Vec<FulfillmentLine>> = BTreeMap::new();
     let mut movements = Vec::with_capacity(shipped.len());
     for shipped in &shipped {
-        let Some(line) = order.lines.iter().find(|line| line.line == shipped.line) else { continue };
-        by_location.entry(line.location_id).or_default().push(*shipped);
+        let Some(line) = order.lines.iter().find(|line| line.line == shipped.line) else {
+            continue;
+        };
+        by_location
+            .entry(line.location_id)
+            .or_default()
+            .push(*shipped);
         movements.push(Movement {
             variant: line.variant_id,
             location: line.location_id,
@@ -108,7 +128,10 @@ pub async fn fulfill(
             note: None,
         });
     }
-    let pairs: Vec<_> = movements.iter().map(|movement| (movement.variant, movement.location)).collect();
+    let pairs: Vec<_> = movements
+        .iter()
+        .map(|movement| (movement.variant, movement.location))
+        .collect();
     let mut ledger = Ledger::lock_pairs(tx, actor.merchant, &pairs).await?;
     for movement in &movements {
         ledger.record(movement, now);
@@ -139,26 +162,57 @@ pub async fn fulfill(
     for fulfillment in &fulfillments {
         events.push(tracking::event("fulfillment.shipped", fulfillment)?);
     }
-    let kind = if order.status == OrderStatus::Fulfilled { "order.fulfilled" } else { "order.partially_fulfilled" };
+    let kind = if order.status == OrderStatus::Fulfilled {
+        "order.fulfilled"
+    } else {
+        "order.partially_fulfilled"
+    };
     events.push(order::event(kind, &order, sealed)?);
-    events.extend(ledger.write(tx, actor.merchant).await?.into_iter().map(|(_, event)| event));
+    events.extend(
+        ledger
+            .write(tx, actor.merchant)
+            .await?
+            .into_iter()
+            .map(|(_, event)| event),
+    );
     event::append(tx, actor.merchant, actor.request, now, &events).await?;
-    Ok(Fulfilled { order, fulfillments })
+    Ok(Fulfilled {
+        order,
+        fulfillments,
+    })
 }
 
 /// What is to be shipped of each line: what the input names, or all that is left where the actor may ship from.
-fn choose(order: &Order, actor: &Actor, input: &FulfillmentInput) -> Result<Vec<FulfillmentLine>, Error> {
+fn choose(
+    order: &Order,
+    actor: &Actor,
+    input: &FulfillmentInput,
+) -> Result<Vec<FulfillmentLine>, Error> {
     let Some(wanted) = &input.lines else {
-        if let Some(location) = input.location_id.filter(|&location| !actor.access.sees_location(location)) {
-            let error = FieldError::at("/locationId", "not_found", format!("there is no location {location}"));
+        if let Some(location) = input
+            .location_id
+            .filter(|&location| !actor.access.sees_location(location))
+        {
+            let error = FieldError::at(
+                "/locationId",
+                "not_found",
+                format!("there is no location {location}"),
+            );
             return Err(Error::Invalid(vec![error]));
         }
         let left: Vec<FulfillmentLine> = order
             .lines
             .iter()
             .filter(|line| actor.access.sees_location(line.location_id))
-            .filter(|line| input.location_id.is_none_or(|location| line.location_id == location))
-            .map(|line| FulfillmentLine { line: line.line, quantity: line.quantity.saturating_sub(line.fulfilled_quantity) })
+            .filter(|line| {
+                input
+                    .location_id
+                    .is_none_or(|location| line.location_id == location)
+            })
+            .map(|line| FulfillmentLine {
+                line: line.line,
+                quantity: line.quantity.saturating_sub(line.fulfilled_quantity),
+            })
             .filter(|line| line.quantity > 0)
             .collect();
         if left.is_empty() {
@@ -171,13 +225,24 @@ fn choose(order: &Order, actor: &Actor, input: &FulfillmentInput) -> Result<Vec<
     for (index, wanted) in wanted.iter().enumerate() {
         let line = order.lines.iter().find(|line| line.line == wanted.line);
         let Some(line) = line.filter(|line| actor.access.sees_location(line.location_id)) else {
-            let detail = format!("the order has no line {} at a location that the grant includes", wanted.line);
-            errors.push(FieldError::at(format!("/lines/{index}/line"), "not_found", detail));
+            let detail = format!(
+                "the order has no line {} at a location that the grant includes",
+                wanted.line
+            );
+            errors.push(FieldError::at(
+                format!("/lines/{index}/line"),
+                "not_found",
+                detail,
+            ));
             continue;
         };
         let left = line.quantity.saturating_sub(line.fulfilled_quantity);
         if wanted.quantity > left {
-            exceeded.push(InsufficientLine { index, requested: i64::from(wanted.quantity), available: i64::from(left) });
+            exceeded.push(InsufficientLine {
+                index,
+                requested: i64::from(wanted.quantity),
+                available: i64::from(left),
+            });
         }
     }
     if !errors.is_empty() {

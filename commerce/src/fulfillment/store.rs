@@ -1,6 +1,9 @@
 //! The statements of fulfilments.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use kernel::{
     clock::Timestamp,
@@ -55,18 +58,51 @@ impl FulfillmentStatus {
     }
 }
 
-pub(super) async fn insert(tx: &mut PgConnection, merchant: MerchantId, fulfillments: &[Fulfillment]) -> Result<(), Error> {
-    let ids: Vec<FulfillmentId> = fulfillments.iter().map(|fulfillment| fulfillment.id).collect();
-    let orders: Vec<OrderId> = fulfillments.iter().map(|fulfillment| fulfillment.order_id).collect();
-    let locations: Vec<LocationId> = fulfillments.iter().map(|fulfillment| fulfillment.location_id).collect();
-    let statuses: Vec<&str> = fulfillments.iter().map(|fulfillment| fulfillment.status.name()).collect();
-    let carriers: Vec<Option<&str>> = fulfillments.iter().map(|fulfillment| fulfillment.carrier.as_deref()).collect();
-    let numbers: Vec<Option<&str>> = fulfillments.iter().map(|fulfillment| fulfillment.tracking_number.as_deref()).collect();
-    let urls: Vec<Option<&str>> = fulfillments.iter().map(|fulfillment| fulfillment.tracking_url.as_deref()).collect();
-    let lines: Vec<Json<&[FulfillmentLine]>> =
-        fulfillments.iter().map(|fulfillment| Json(fulfillment.lines.as_slice())).collect();
-    let versions: Vec<i64> = fulfillments.iter().map(|fulfillment| fulfillment.version.number()).collect();
-    let times: Vec<Timestamp> = fulfillments.iter().map(|fulfillment| fulfillment.created_at).collect();
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    fulfillments: &[Fulfillment],
+) -> Result<(), Error> {
+    let ids: Vec<FulfillmentId> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.id)
+        .collect();
+    let orders: Vec<OrderId> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.order_id)
+        .collect();
+    let locations: Vec<LocationId> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.location_id)
+        .collect();
+    let statuses: Vec<&str> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.status.name())
+        .collect();
+    let carriers: Vec<Option<&str>> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.carrier.as_deref())
+        .collect();
+    let numbers: Vec<Option<&str>> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.tracking_number.as_deref())
+        .collect();
+    let urls: Vec<Option<&str>> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.tracking_url.as_deref())
+        .collect();
+    let lines: Vec<Json<&[FulfillmentLine]>> = fulfillments
+        .iter()
+        .map(|fulfillment| Json(fulfillment.lines.as_slice()))
+        .collect();
+    let versions: Vec<i64> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.version.number())
+        .collect();
+    let times: Vec<Timestamp> = fulfillments
+        .iter()
+        .map(|fulfillment| fulfillment.created_at)
+        .collect();
     sqlx::query!(
         "insert into fulfillments
             (merchant_id, id, order_id, location_id, status, carrier, tracking_number, tracking_url, lines, version, created_at, updated_at)
@@ -93,7 +129,11 @@ pub(super) async fn insert(tx: &mut PgConnection, merchant: MerchantId, fulfillm
     Ok(())
 }
 
-pub(super) async fn lock(tx: &mut PgConnection, merchant: MerchantId, id: FulfillmentId) -> Result<Option<Fulfillment>, Error> {
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: FulfillmentId,
+) -> Result<Option<Fulfillment>, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select
@@ -113,7 +153,11 @@ pub(super) async fn lock(tx: &mut PgConnection, merchant: MerchantId, id: Fulfil
     Ok(row.map(Fulfillment::from))
 }
 
-pub(super) async fn update(tx: &mut PgConnection, merchant: MerchantId, fulfillment: &Fulfillment) -> Result<(), Error> {
+pub(super) async fn update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    fulfillment: &Fulfillment,
+) -> Result<(), Error> {
     sqlx::query!(
         "update fulfillments
         set carrier = $3, tracking_number = $4, tracking_url = $5, version = $6, updated_at = $7
@@ -132,7 +176,11 @@ pub(super) async fn update(tx: &mut PgConnection, merchant: MerchantId, fulfillm
     Ok(())
 }
 
-pub(super) async fn select(tx: &mut PgConnection, merchant: MerchantId, id: FulfillmentId) -> Result<Option<Fulfillment>, Error> {
+pub(super) async fn select(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: FulfillmentId,
+) -> Result<Option<Fulfillment>, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select

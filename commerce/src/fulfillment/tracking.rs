@@ -31,9 +31,19 @@ pub struct TrackingRequest {
 
 impl UpdateTracking {
     /// Checks the input. `expected_version` is what `If-Match` says.
-    pub fn new(fulfillment: FulfillmentId, expected_version: Option<Version>, input: TrackingInput) -> Result<Self, Error> {
+    pub fn new(
+        fulfillment: FulfillmentId,
+        expected_version: Option<Version>,
+        input: TrackingInput,
+    ) -> Result<Self, Error> {
         validation::check(&input).map_err(Error::Invalid)?;
-        Ok(Self { request: TrackingRequest { fulfillment_id: fulfillment, expected_version, input } })
+        Ok(Self {
+            request: TrackingRequest {
+                fulfillment_id: fulfillment,
+                expected_version,
+                input,
+            },
+        })
     }
 }
 
@@ -49,7 +59,11 @@ impl idempotency::Operation for UpdateTracking {
     }
 
     async fn run(&self, tx: &mut PgConnection, call: Call<'_>) -> Result<Fulfillment, Error> {
-        let TrackingRequest { fulfillment_id, expected_version, input } = &self.request;
+        let TrackingRequest {
+            fulfillment_id,
+            expected_version,
+            input,
+        } = &self.request;
         update_tracking(tx, call, *fulfillment_id, *expected_version, input).await
     }
 }
@@ -69,7 +83,10 @@ pub async fn update_tracking(
         .filter(|fulfillment| actor.access.sees_location(fulfillment.location_id))
         .ok_or_else(|| Error::not_found("fulfillment", id))?;
     if let Some(expected) = expected_version.filter(|&expected| expected != fulfillment.version) {
-        return Err(Error::VersionMismatch { expected: expected.number(), current: fulfillment.version.number() });
+        return Err(Error::VersionMismatch {
+            expected: expected.number(),
+            current: fulfillment.version.number(),
+        });
     }
     let before = fulfillment.clone();
     for (field, given) in [
@@ -95,7 +112,11 @@ pub async fn update_tracking(
 pub(super) fn event(kind: &'static str, fulfillment: &Fulfillment) -> Result<NewEvent, Error> {
     Ok(NewEvent {
         kind,
-        resource: ResourceRef { kind: "fulfillment", id: fulfillment.id.to_string(), version: fulfillment.version.number() },
+        resource: ResourceRef {
+            kind: "fulfillment",
+            id: fulfillment.id.to_string(),
+            version: fulfillment.version.number(),
+        },
         scope: Scope::FulfillmentsRead,
         locations: vec![fulfillment.location_id],
         data: to_json(fulfillment)?,

@@ -54,9 +54,19 @@ impl idempotency::Operation for Set {
             .input
             .entries
             .iter()
-            .map(|entry| Entry { pair: (entry.variant_id, entry.location_id), on_hand: OnHand::Absolute(entry.on_hand) })
+            .map(|entry| Entry {
+                pair: (entry.variant_id, entry.location_id),
+                on_hand: OnHand::Absolute(entry.on_hand),
+            })
             .collect();
-        change(tx, call.actor, &entries, self.input.note.as_deref(), call.now).await
+        change(
+            tx,
+            call.actor,
+            &entries,
+            self.input.note.as_deref(),
+            call.now,
+        )
+        .await
     }
 }
 
@@ -90,9 +100,19 @@ impl idempotency::Operation for Adjust {
             .input
             .entries
             .iter()
-            .map(|entry| Entry { pair: (entry.variant_id, entry.location_id), on_hand: OnHand::Delta(entry.delta) })
+            .map(|entry| Entry {
+                pair: (entry.variant_id, entry.location_id),
+                on_hand: OnHand::Delta(entry.delta),
+            })
             .collect();
-        change(tx, call.actor, &entries, self.input.note.as_deref(), call.now).await
+        change(
+            tx,
+            call.actor,
+            &entries,
+            self.input.note.as_deref(),
+            call.now,
+        )
+        .await
     }
 }
 
@@ -123,9 +143,15 @@ async fn change(
     for (index, entry) in entries.iter().enumerate() {
         let (variant, location) = entry.pair;
         // Every pair is there by now, and levels are never deleted.
-        let Some(level) = ledger.level(variant, location) else { continue };
+        let Some(level) = ledger.level(variant, location) else {
+            continue;
+        };
         let (delta, reason, field) = match entry.on_hand {
-            OnHand::Absolute(on_hand) => (on_hand.saturating_sub(level.on_hand), MovementReason::Set, "onHand"),
+            OnHand::Absolute(on_hand) => (
+                on_hand.saturating_sub(level.on_hand),
+                MovementReason::Set,
+                "onHand",
+            ),
             OnHand::Delta(delta) => (delta, MovementReason::Adjusted, "delta"),
         };
         let on_hand = i64::from(level.on_hand) + i64::from(delta);
@@ -157,32 +183,65 @@ async fn change(
     if !refused.is_empty() {
         return Err(Refusal::StockOutOfRange { entries: refused }.into());
     }
-    let levels = entries.iter().filter_map(|entry| ledger.level(entry.pair.0, entry.pair.1)).cloned().collect();
-    let events: Vec<_> = ledger.write(tx, actor.merchant).await?.into_iter().map(|(_, event)| event).collect();
+    let levels = entries
+        .iter()
+        .filter_map(|entry| ledger.level(entry.pair.0, entry.pair.1))
+        .cloned()
+        .collect();
+    let events: Vec<_> = ledger
+        .write(tx, actor.merchant)
+        .await?
+        .into_iter()
+        .map(|(_, event)| event)
+        .collect();
     event::append(tx, actor.merchant, actor.request, now, &events).await?;
     Ok(InventoryChange { levels })
 }
 
 /// Every variant must be the merchant's, and every location too, and visible to the actor.
-async fn require_known(tx: &mut PgConnection, actor: &Actor, entries: &[Entry]) -> Result<(), Error> {
+async fn require_known(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    entries: &[Entry],
+) -> Result<(), Error> {
     let mut variants: Vec<VariantId> = entries.iter().map(|entry| entry.pair.0).collect();
     variants.sort_unstable();
     variants.dedup();
     let mut locations: Vec<LocationId> = entries.iter().map(|entry| entry.pair.1).collect();
     locations.sort_unstable();
     locations.dedup();
-    let known_variants: HashMap<_, _> = product::find_for_sale(tx, actor.merchant, &variants).await?;
+    let known_variants: HashMap<_, _> =
+        product::find_for_sale(tx, actor.merchant, &variants).await?;
     let known_locations = location::known(tx, actor, &locations).await?;
     let mut errors = Vec::new();
-    for (index, Entry { pair: (variant, location), .. }) in entries.iter().enumerate() {
+    for (
+        index,
+        Entry {
+            pair: (variant, location),
+            ..
+        },
+    ) in entries.iter().enumerate()
+    {
         if !known_variants.contains_key(variant) {
             let detail = format!("there is no variant {variant}");
-            errors.push(FieldError::at(format!("/entries/{index}/variantId"), "not_found", detail));
+            errors.push(FieldError::at(
+                format!("/entries/{index}/variantId"),
+                "not_found",
+                detail,
+            ));
         }
         if !known_locations.contains(location) || !actor.access.sees_location(*location) {
             let detail = format!("there is no location {location}");
-            errors.push(FieldError::at(format!("/entries/{index}/locationId"), "not_found", detail));
+            errors.push(FieldError::at(
+                format!("/entries/{index}/locationId"),
+                "not_found",
+                detail,
+            ));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Invalid(errors))
+    }
 }

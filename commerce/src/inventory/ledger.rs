@@ -60,7 +60,9 @@ impl Ledger {
         if variants.is_empty() {
             return Ok(Self::default());
         }
-        Ok(Self::from_rows(store::lock_variants(tx, merchant, variants, locations).await?))
+        Ok(Self::from_rows(
+            store::lock_variants(tx, merchant, variants, locations).await?,
+        ))
     }
 
     /// Locks the levels of these pairs.
@@ -72,7 +74,9 @@ impl Ledger {
         if pairs.is_empty() {
             return Ok(Self::default());
         }
-        Ok(Self::from_rows(store::lock_pairs(tx, merchant, pairs).await?))
+        Ok(Self::from_rows(
+            store::lock_pairs(tx, merchant, pairs).await?,
+        ))
     }
 
     fn from_rows(rows: Vec<InventoryLevel>) -> Self {
@@ -85,24 +89,37 @@ impl Ledger {
             };
             ((entry.level.variant_id, entry.level.location_id), entry)
         });
-        Self { levels: levels.collect(), movements: Vec::new() }
+        Self {
+            levels: levels.collect(),
+            movements: Vec::new(),
+        }
     }
 
     /// A level as it is by now.
-    pub(crate) fn level(&self, variant: VariantId, location: LocationId) -> Option<&InventoryLevel> {
-        self.levels.get(&(variant, location)).map(|entry| &entry.level)
+    pub(crate) fn level(
+        &self,
+        variant: VariantId,
+        location: LocationId,
+    ) -> Option<&InventoryLevel> {
+        self.levels
+            .get(&(variant, location))
+            .map(|entry| &entry.level)
     }
 
     /// The levels of a variant, by location.
     pub(crate) fn levels_of(&self, variant: VariantId) -> impl Iterator<Item = &InventoryLevel> {
         let first = LocationId::from_uuid(uuid::Uuid::nil());
         let last = LocationId::from_uuid(uuid::Uuid::max());
-        self.levels.range((variant, first)..=(variant, last)).map(|(_, entry)| &entry.level)
+        self.levels
+            .range((variant, first)..=(variant, last))
+            .map(|(_, entry)| &entry.level)
     }
 
     /// Moves stock. The caller has made sure that `0 <= reserved <= onHand` holds afterwards; the table's check does too.
     pub(crate) fn record(&mut self, movement: &Movement<'_>, now: Timestamp) {
-        let Some(entry) = self.levels.get_mut(&(movement.variant, movement.location)) else { return };
+        let Some(entry) = self.levels.get_mut(&(movement.variant, movement.location)) else {
+            return;
+        };
         let level = &mut entry.level;
         level.on_hand = level.on_hand.saturating_add(movement.on_hand_delta);
         level.reserved = level.reserved.saturating_add(movement.reserved_delta);
@@ -125,7 +142,13 @@ impl Ledger {
     }
 
     /// Notes that a level has come into being without a movement: nothing lies there, and that was said.
-    pub(crate) fn begin(&mut self, variant: VariantId, location: LocationId, request: RequestId, now: Timestamp) {
+    pub(crate) fn begin(
+        &mut self,
+        variant: VariantId,
+        location: LocationId,
+        request: RequestId,
+        now: Timestamp,
+    ) {
         if let Some(entry) = self.levels.get_mut(&(variant, location))
             && entry.is_new
             && entry.changed_by.is_none()
@@ -135,9 +158,16 @@ impl Ledger {
     }
 
     /// Writes what has changed, and says what is to be told of it, with the request that changed it.
-    pub(crate) async fn write(self, tx: &mut PgConnection, merchant: MerchantId) -> Result<Vec<(RequestId, NewEvent)>, Error> {
-        let changed: Vec<(RequestId, &Entry)> =
-            self.levels.values().filter_map(|entry| entry.changed_by.map(|request| (request, entry))).collect();
+    pub(crate) async fn write(
+        self,
+        tx: &mut PgConnection,
+        merchant: MerchantId,
+    ) -> Result<Vec<(RequestId, NewEvent)>, Error> {
+        let changed: Vec<(RequestId, &Entry)> = self
+            .levels
+            .values()
+            .filter_map(|entry| entry.changed_by.map(|request| (request, entry)))
+            .collect();
         if changed.is_empty() {
             return Ok(Vec::new());
         }
@@ -176,7 +206,11 @@ impl Entry {
 fn level_event(kind: &'static str, level: &InventoryLevel) -> Result<NewEvent, Error> {
     Ok(NewEvent {
         kind,
-        resource: ResourceRef { kind: "inventory_level", id: level.resource_id(), version: level.version.number() },
+        resource: ResourceRef {
+            kind: "inventory_level",
+            id: level.resource_id(),
+            version: level.version.number(),
+        },
         scope: Scope::InventoryRead,
         locations: vec![level.location_id],
         data: crate::order::to_json(level)?,

@@ -43,9 +43,22 @@ pub async fn list(
 ) -> Result<Page<InventoryLevel>, Error> {
     actor.access.require(Scope::InventoryRead)?;
     let visible = actor.access.location_uuids();
-    let after = page.after.as_ref().map(|&InventoryLevelKey(time, variant, location)| (time, variant, location));
-    let rows = store::list(tx, actor.merchant, visible.as_deref(), filter, after, page.fetch_count()).await?;
-    Ok(Page::from_rows(rows, page, |last| InventoryLevelKey(last.updated_at, last.variant_id, last.location_id)))
+    let after = page
+        .after
+        .as_ref()
+        .map(|&InventoryLevelKey(time, variant, location)| (time, variant, location));
+    let rows = store::list(
+        tx,
+        actor.merchant,
+        visible.as_deref(),
+        filter,
+        after,
+        page.fetch_count(),
+    )
+    .await?;
+    Ok(Page::from_rows(rows, page, |last| {
+        InventoryLevelKey(last.updated_at, last.variant_id, last.location_id)
+    }))
 }
 
 /// The levels of these variants by variant, for loaders; one that lies nowhere is left out. One statement, however many.
@@ -57,7 +70,8 @@ pub async fn levels_of(
     actor.access.require(Scope::InventoryRead)?;
     let visible = actor.access.location_uuids();
     let mut levels: HashMap<_, Vec<_>> = HashMap::new();
-    for level in store::select_of_variants(tx, actor.merchant, visible.as_deref(), variants).await? {
+    for level in store::select_of_variants(tx, actor.merchant, visible.as_deref(), variants).await?
+    {
         levels.entry(level.variant_id).or_default().push(level);
     }
     Ok(levels)
@@ -76,6 +90,16 @@ pub async fn list_movements(
         return Err(Error::not_found("location", location));
     }
     let after = page.after.map(|MovementKey(version)| version);
-    let rows = store::list_movements(tx, actor.merchant, variant, location, after, page.fetch_count()).await?;
-    Ok(Page::from_rows(rows, page, |last| MovementKey(last.level_version.number())))
+    let rows = store::list_movements(
+        tx,
+        actor.merchant,
+        variant,
+        location,
+        after,
+        page.fetch_count(),
+    )
+    .await?;
+    Ok(Page::from_rows(rows, page, |last| {
+        MovementKey(last.level_version.number())
+    }))
 }

@@ -1,6 +1,9 @@
 //! The statements of stock. Rows are always locked in the order of variant and location.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use kernel::{
     clock::Timestamp,
@@ -11,7 +14,9 @@ use kernel::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{InventoryFilter, InventoryLevel, InventoryMovement, InventoryMovementId, MovementReason};
+use super::{
+    InventoryFilter, InventoryLevel, InventoryMovement, InventoryMovementId, MovementReason,
+};
 use crate::{order::OrderId, product::VariantId};
 
 pub(super) async fn lock_variants(
@@ -132,17 +137,47 @@ pub(super) async fn insert_movements(
         return Ok(());
     }
     let ids: Vec<InventoryMovementId> = movements.iter().map(|movement| movement.id).collect();
-    let variants: Vec<VariantId> = movements.iter().map(|movement| movement.variant_id).collect();
-    let locations: Vec<LocationId> = movements.iter().map(|movement| movement.location_id).collect();
-    let reasons: Vec<&str> = movements.iter().map(|movement| movement.reason.name()).collect();
-    let on_hand: Vec<i32> = movements.iter().map(|movement| movement.on_hand_delta).collect();
-    let reserved: Vec<i32> = movements.iter().map(|movement| movement.reserved_delta).collect();
-    let versions: Vec<i64> = movements.iter().map(|movement| movement.level_version.number()).collect();
-    let orders: Vec<Option<Uuid>> = movements.iter().map(|movement| movement.order_id.map(OrderId::uuid)).collect();
+    let variants: Vec<VariantId> = movements
+        .iter()
+        .map(|movement| movement.variant_id)
+        .collect();
+    let locations: Vec<LocationId> = movements
+        .iter()
+        .map(|movement| movement.location_id)
+        .collect();
+    let reasons: Vec<&str> = movements
+        .iter()
+        .map(|movement| movement.reason.name())
+        .collect();
+    let on_hand: Vec<i32> = movements
+        .iter()
+        .map(|movement| movement.on_hand_delta)
+        .collect();
+    let reserved: Vec<i32> = movements
+        .iter()
+        .map(|movement| movement.reserved_delta)
+        .collect();
+    let versions: Vec<i64> = movements
+        .iter()
+        .map(|movement| movement.level_version.number())
+        .collect();
+    let orders: Vec<Option<Uuid>> = movements
+        .iter()
+        .map(|movement| movement.order_id.map(OrderId::uuid))
+        .collect();
     let apps: Vec<AppId> = movements.iter().map(|movement| movement.app_id).collect();
-    let requests: Vec<RequestId> = movements.iter().map(|movement| movement.request_id).collect();
-    let notes: Vec<Option<&str>> = movements.iter().map(|movement| movement.note.as_deref()).collect();
-    let times: Vec<Timestamp> = movements.iter().map(|movement| movement.occurred_at).collect();
+    let requests: Vec<RequestId> = movements
+        .iter()
+        .map(|movement| movement.request_id)
+        .collect();
+    let notes: Vec<Option<&str>> = movements
+        .iter()
+        .map(|movement| movement.note.as_deref())
+        .collect();
+    let times: Vec<Timestamp> = movements
+        .iter()
+        .map(|movement| movement.occurred_at)
+        .collect();
     sqlx::query!(
         "insert into inventory_movements
             (merchant_id, id, variant_id, location_id, reason, on_hand_delta, reserved_delta, level_version, order_id, app_id, request_id,
@@ -208,8 +243,10 @@ pub(super) async fn list(
     after: Option<(Timestamp, VariantId, LocationId)>,
     count: i64,
 ) -> Result<Vec<InventoryLevel>, Error> {
-    let (after_time, after_variant, after_location) =
-        after.map_or((None, None, None), |(time, variant, location)| (Some(time), Some(variant), Some(location)));
+    let (after_time, after_variant, after_location) = after
+        .map_or((None, None, None), |(time, variant, location)| {
+            (Some(time), Some(variant), Some(location))
+        });
     Ok(sqlx::query_as!(
         InventoryLevel,
         r#"select

@@ -20,7 +20,8 @@ use crate::{
 };
 
 fn set(entries: &Value) -> Set {
-    Set::new(serde_json::from_value(json!({"entries": entries, "note": "counted"})).unwrap()).unwrap()
+    Set::new(serde_json::from_value(json!({"entries": entries, "note": "counted"})).unwrap())
+        .unwrap()
 }
 
 fn adjust(entries: &Value) -> Adjust {
@@ -30,26 +31,82 @@ fn adjust(entries: &Value) -> Adjust {
 #[tokio::test]
 async fn levels_are_set_and_adjusted_and_every_change_is_in_the_ledger() {
     let world = World::new().await;
-    let (variant, place) = (world.variant("thing", "1.00", "EUR").await, world.locations[0]);
-    let entry = |on_hand: i32| json!([{"variantId": variant, "locationId": place, "onHand": on_hand}]);
+    let (variant, place) = (
+        world.variant("thing", "1.00", "EUR").await,
+        world.locations[0],
+    );
+    let entry =
+        |on_hand: i32| json!([{"variantId": variant, "locationId": place, "onHand": on_hand}]);
     let first = world.run(&set(&entry(0))).await.unwrap();
-    assert_eq!((first.levels[0].on_hand, first.levels[0].version), (0, Version::FIRST));
+    assert_eq!(
+        (first.levels[0].on_hand, first.levels[0].version),
+        (0, Version::FIRST)
+    );
     world.run(&set(&entry(5))).await.unwrap();
     let same = world.run(&set(&entry(5))).await.unwrap();
-    assert_eq!(same.levels[0].version, Version::new(2), "what is already so changes nothing");
-    let left = world.run(&adjust(&json!([{"variantId": variant, "locationId": place, "delta": -5}]))).await.unwrap();
-    assert_eq!((left.levels[0].on_hand, left.levels[0].version), (0, Version::new(3)));
+    assert_eq!(
+        same.levels[0].version,
+        Version::new(2),
+        "what is already so changes nothing"
+    );
+    let left = world
+        .run(&adjust(
+            &json!([{"variantId": variant, "locationId": place, "delta": -5}]),
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        (left.levels[0].on_hand, left.levels[0].version),
+        (0, Version::new(3))
+    );
     world.check_books().await;
 
     let mut tx = world.tx().await;
-    let page = list_movements(&mut tx, &world.actor, variant, place, &PageRequest { limit: 1, after: None }).await.unwrap();
-    let rest = PageRequest { limit: 9, after: Some(page::decode(&page.next_cursor.unwrap()).unwrap()) };
-    let rest = list_movements(&mut tx, &world.actor, variant, place, &rest).await.unwrap();
-    let deltas: Vec<_> =
-        page.data.iter().chain(&rest.data).map(|movement| (movement.reason, movement.on_hand_delta, movement.note.as_deref())).collect();
-    assert_eq!(deltas, [(MovementReason::Set, 5, Some("counted")), (MovementReason::Adjusted, -5, None)]);
+    let page = list_movements(
+        &mut tx,
+        &world.actor,
+        variant,
+        place,
+        &PageRequest {
+            limit: 1,
+            after: None,
+        },
+    )
+    .await
+    .unwrap();
+    let rest = PageRequest {
+        limit: 9,
+        after: Some(page::decode(&page.next_cursor.unwrap()).unwrap()),
+    };
+    let rest = list_movements(&mut tx, &world.actor, variant, place, &rest)
+        .await
+        .unwrap();
+    let deltas: Vec<_> = page
+        .data
+        .iter()
+        .chain(&rest.data)
+        .map(|movement| {
+            (
+                movement.reason,
+                movement.on_hand_delta,
+                movement.note.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        deltas,
+        [
+            (MovementReason::Set, 5, Some("counted")),
+            (MovementReason::Adjusted, -5, None)
+        ]
+    );
     drop(tx);
-    let events: Vec<_> = world.events_of(first.levels[0].resource_id()).await.into_iter().map(|(kind, version, _)| (kind, version)).collect();
+    let events: Vec<_> = world
+        .events_of(first.levels[0].resource_id())
+        .await
+        .into_iter()
+        .map(|(kind, version, _)| (kind, version))
+        .collect();
     let expected = [
         ("inventory.level_changed", 1),
         ("inventory.level_changed", 2),
@@ -57,13 +114,19 @@ async fn levels_are_set_and_adjusted_and_every_change_is_in_the_ledger() {
         ("inventory.exhausted", 3),
         ("inventory.level_changed", 3),
     ];
-    assert_eq!(events, expected.map(|(kind, version)| (kind.to_owned(), version)));
+    assert_eq!(
+        events,
+        expected.map(|(kind, version)| (kind.to_owned(), version))
+    );
 }
 
 #[tokio::test]
 async fn a_call_is_done_as_a_whole_or_names_every_entry_that_stands_against_it() {
     let world = World::new().await;
-    let (held, free) = (world.stocked("held", 5).await, world.stocked("free", 5).await);
+    let (held, free) = (
+        world.stocked("held", 5).await,
+        world.stocked("free", 5).await,
+    );
     world.place_line(held, 3).await.unwrap();
     let (here, there) = (world.locations[0], world.locations[1]);
     let refused = world
@@ -73,9 +136,14 @@ async fn a_call_is_done_as_a_whole_or_names_every_entry_that_stands_against_it()
             {"variantId": held, "locationId": there, "onHand": 1},
         ])))
         .await;
-    let Err(Error::Refused(Refusal::StockOutOfRange { entries })) = refused else { panic!("{refused:?}") };
+    let Err(Error::Refused(Refusal::StockOutOfRange { entries })) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!(entries.len(), 1);
-    assert_eq!((entries[0].index, entries[0].on_hand, entries[0].reserved), (1, 2, 3));
+    assert_eq!(
+        (entries[0].index, entries[0].on_hand, entries[0].reserved),
+        (1, 2, 3)
+    );
     assert_eq!(world.level(free, here).await.on_hand, 5);
     let refused = world
         .run(&adjust(&json!([
@@ -83,13 +151,27 @@ async fn a_call_is_done_as_a_whole_or_names_every_entry_that_stands_against_it()
             {"variantId": free, "locationId": here, "delta": 1_000_000_000},
         ])))
         .await;
-    let Err(Error::Refused(Refusal::StockOutOfRange { entries })) = refused else { panic!("{refused:?}") };
-    assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0, 1]);
+    let Err(Error::Refused(Refusal::StockOutOfRange { entries })) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+        [0, 1]
+    );
     let unknown = crate::product::VariantId::new(world.now());
     let nowhere = LocationId::new(world.now());
-    let refused = world.run(&adjust(&json!([{"variantId": unknown, "locationId": nowhere, "delta": 1}]))).await;
-    let Err(Error::Invalid(errors)) = refused else { panic!("{refused:?}") };
-    let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_deref().unwrap()).collect();
+    let refused = world
+        .run(&adjust(
+            &json!([{"variantId": unknown, "locationId": nowhere, "delta": 1}]),
+        ))
+        .await;
+    let Err(Error::Invalid(errors)) = refused else {
+        panic!("{refused:?}")
+    };
+    let pointers: Vec<_> = errors
+        .iter()
+        .map(|error| error.pointer.as_deref().unwrap())
+        .collect();
     assert_eq!(pointers, ["/entries/0/variantId", "/entries/0/locationId"]);
     world.check_books().await;
 }
@@ -97,9 +179,16 @@ async fn a_call_is_done_as_a_whole_or_names_every_entry_that_stands_against_it()
 #[test]
 fn a_level_is_named_once_and_numbers_are_bounded() {
     let entry = json!({"variantId": "var_01jd3x5k8vfm7b2c9q0r4t6w8y", "locationId": "loc_01jd3x5k8vfm7b2c9q0r4t6w8y", "onHand": -1});
-    let input = serde_json::from_value(json!({"entries": [entry, entry], "note": "4111 1111 1111 1111"})).unwrap();
-    let Err(Error::Invalid(errors)) = Set::new(input) else { panic!("must be refused") };
-    let codes: Vec<_> = errors.iter().map(|error| (error.pointer.as_deref().unwrap(), &*error.code)).collect();
+    let input =
+        serde_json::from_value(json!({"entries": [entry, entry], "note": "4111 1111 1111 1111"}))
+            .unwrap();
+    let Err(Error::Invalid(errors)) = Set::new(input) else {
+        panic!("must be refused")
+    };
+    let codes: Vec<_> = errors
+        .iter()
+        .map(|error| (error.pointer.as_deref().unwrap(), &*error.code))
+        .collect();
     assert_eq!(
         codes,
         [
@@ -142,7 +231,12 @@ async fn changes_and_orders_of_the_same_goods_at_once_lose_nothing() {
     }
     let tally = tally(results);
     assert_eq!(tally.values().sum::<usize>(), 60);
-    assert!(tally.keys().all(|slug| ["ok", "insufficient_stock"].contains(slug)), "{tally:?}");
+    assert!(
+        tally
+            .keys()
+            .all(|slug| ["ok", "insufficient_stock"].contains(slug)),
+        "{tally:?}"
+    );
     for (variant, place) in pairs {
         assert_eq!(world.level(variant, place).await.on_hand, 40);
     }
@@ -150,36 +244,114 @@ async fn changes_and_orders_of_the_same_goods_at_once_lose_nothing() {
 }
 
 #[tokio::test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one world is listed in every way"
+)]
 async fn levels_are_listed_by_time_of_change_within_what_is_visible() {
     let world = World::new().await;
     let (one, two) = (world.stocked("one", 5).await, world.stocked("two", 5).await);
     let start = world.now();
     world.clock.advance(std::time::Duration::from_millis(5));
     world.stock(one, world.locations[1], 7).await;
-    let everything = PageRequest { limit: 50, after: None };
+    let everything = PageRequest {
+        limit: 50,
+        after: None,
+    };
     let mut tx = world.tx().await;
-    let page = list(&mut tx, &world.actor, &InventoryFilter::default(), &PageRequest { limit: 2, after: None }).await.unwrap();
-    let next = PageRequest { limit: 2, after: Some(page::decode(&page.next_cursor.unwrap()).unwrap()) };
-    let next = list(&mut tx, &world.actor, &InventoryFilter::default(), &next).await.unwrap();
-    assert_eq!((page.data.len(), next.data.len(), next.data[0].on_hand), (2, 1, 7));
+    let page = list(
+        &mut tx,
+        &world.actor,
+        &InventoryFilter::default(),
+        &PageRequest {
+            limit: 2,
+            after: None,
+        },
+    )
+    .await
+    .unwrap();
+    let next = PageRequest {
+        limit: 2,
+        after: Some(page::decode(&page.next_cursor.unwrap()).unwrap()),
+    };
+    let next = list(&mut tx, &world.actor, &InventoryFilter::default(), &next)
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.data.len(), next.data.len(), next.data[0].on_hand),
+        (2, 1, 7)
+    );
     for (filter, count) in [
-        (InventoryFilter { variant: Some(two), ..InventoryFilter::default() }, 1),
-        (InventoryFilter { location: Some(world.locations[0]), ..InventoryFilter::default() }, 2),
-        (InventoryFilter { updated_after: Some(start), ..InventoryFilter::default() }, 1),
+        (
+            InventoryFilter {
+                variant: Some(two),
+                ..InventoryFilter::default()
+            },
+            1,
+        ),
+        (
+            InventoryFilter {
+                location: Some(world.locations[0]),
+                ..InventoryFilter::default()
+            },
+            2,
+        ),
+        (
+            InventoryFilter {
+                updated_after: Some(start),
+                ..InventoryFilter::default()
+            },
+            1,
+        ),
     ] {
-        let page = list(&mut tx, &world.actor, &filter, &everything).await.unwrap();
+        let page = list(&mut tx, &world.actor, &filter, &everything)
+            .await
+            .unwrap();
         assert_eq!(page.data.len(), count, "{filter:?}");
     }
     let limited = world.limited("inventory:write", Some(vec![world.locations[1]]), false);
-    assert_eq!(list(&mut tx, &limited, &InventoryFilter::default(), &everything).await.unwrap().data.len(), 1);
-    let hidden = list_movements(&mut tx, &limited, one, world.locations[0], &PageRequest { limit: 5, after: None }).await;
+    assert_eq!(
+        list(&mut tx, &limited, &InventoryFilter::default(), &everything)
+            .await
+            .unwrap()
+            .data
+            .len(),
+        1
+    );
+    let hidden = list_movements(
+        &mut tx,
+        &limited,
+        one,
+        world.locations[0],
+        &PageRequest {
+            limit: 5,
+            after: None,
+        },
+    )
+    .await;
     assert!(matches!(hidden, Err(Error::NotFound { .. })));
-    assert_eq!(levels_of(&mut tx, &limited, &[one, two]).await.unwrap().len(), 1);
+    assert_eq!(
+        levels_of(&mut tx, &limited, &[one, two])
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     drop(tx);
-    let elsewhere = adjust(&json!([{"variantId": one, "locationId": world.locations[0], "delta": 1}]));
-    assert_eq!(tally([world.run_as(&limited, &elsewhere).await]), HashMap::from([("invalid_fields", 1)]));
+    let elsewhere =
+        adjust(&json!([{"variantId": one, "locationId": world.locations[0], "delta": 1}]));
+    assert_eq!(
+        tally([world.run_as(&limited, &elsewhere).await]),
+        HashMap::from([("invalid_fields", 1)])
+    );
     let stranger = world.stranger().await;
-    assert_eq!(tally([world.run_as(&stranger, &elsewhere).await]), HashMap::from([("invalid_fields", 1)]));
+    assert_eq!(
+        tally([world.run_as(&stranger, &elsewhere).await]),
+        HashMap::from([("invalid_fields", 1)])
+    );
     let reader = world.limited("inventory:read", None, false);
-    assert_eq!(tally([world.run_as(&reader, &elsewhere).await]), HashMap::from([("insufficient_scope", 1)]));
+    assert_eq!(
+        tally([world.run_as(&reader, &elsewhere).await]),
+        HashMap::from([("insufficient_scope", 1)])
+    );
 }

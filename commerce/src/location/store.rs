@@ -1,6 +1,9 @@
 //! The statements of locations.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use kernel::{
     clock::Timestamp,
@@ -35,7 +38,11 @@ pub(super) async fn lock_by_external_id(
 }
 
 /// False if another has the external id.
-pub(super) async fn insert(tx: &mut PgConnection, merchant: MerchantId, location: &Location) -> Result<bool, Error> {
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    location: &Location,
+) -> Result<bool, Error> {
     let inserted = sqlx::query!(
         "insert into locations (merchant_id, id, external_id, name, country, version, created_at, updated_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -54,7 +61,11 @@ pub(super) async fn insert(tx: &mut PgConnection, merchant: MerchantId, location
     Ok(inserted.rows_affected() == 1)
 }
 
-pub(super) async fn update(tx: &mut PgConnection, merchant: MerchantId, location: &Location) -> Result<(), Error> {
+pub(super) async fn update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    location: &Location,
+) -> Result<(), Error> {
     sqlx::query!(
         "update locations
         set name = $3, country = $4, version = $5, updated_at = $6

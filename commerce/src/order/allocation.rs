@@ -23,7 +23,12 @@ pub(super) fn allocate(
             if allowed.is_some_and(|allowed| !allowed.contains(&level.location_id)) {
                 continue;
             }
-            let left = level.available.saturating_sub(taken.get(&(variant, level.location_id)).copied().unwrap_or(0));
+            let left = level.available.saturating_sub(
+                taken
+                    .get(&(variant, level.location_id))
+                    .copied()
+                    .unwrap_or(0),
+            );
             most = most.max(left);
             if left >= quantity {
                 place = Some(level.location_id);
@@ -35,8 +40,16 @@ pub(super) fn allocate(
             *sum = sum.saturating_add(quantity);
             places.push(location);
         } else {
-            missing.push(InsufficientLine { index, requested: i64::from(quantity), available: i64::from(most) });
+            missing.push(InsufficientLine {
+                index,
+                requested: i64::from(quantity),
+                available: i64::from(most),
+            });
         }
     }
-    if missing.is_empty() { Ok(places) } else { Err(missing) }
+    if missing.is_empty() {
+        Ok(places)
+    } else {
+        Err(missing)
+    }
 }

@@ -42,9 +42,19 @@ pub struct CancelRequest {
 
 impl Cancel {
     /// Checks the input. `expected_version` is what `If-Match` says.
-    pub fn new(order: OrderId, expected_version: Option<Version>, input: OrderCancelInput) -> Result<Self, Error> {
+    pub fn new(
+        order: OrderId,
+        expected_version: Option<Version>,
+        input: OrderCancelInput,
+    ) -> Result<Self, Error> {
         validation::check(&input).map_err(Error::Invalid)?;
-        Ok(Self { request: CancelRequest { order_id: order, expected_version, input } })
+        Ok(Self {
+            request: CancelRequest {
+                order_id: order,
+                expected_version,
+                input,
+            },
+        })
     }
 }
 
@@ -60,7 +70,11 @@ impl idempotency::Operation for Cancel {
     }
 
     async fn run(&self, tx: &mut PgConnection, call: Call<'_>) -> Result<Order, Error> {
-        let CancelRequest { order_id, expected_version, input } = &self.request;
+        let CancelRequest {
+            order_id,
+            expected_version,
+            input,
+        } = &self.request;
         cancel(tx, call, *order_id, *expected_version, input).await
     }
 }
@@ -77,16 +91,27 @@ pub async fn cancel(
     actor.access.require(Scope::OrdersWrite)?;
     let store::Locked { mut order, sealed } = lock(tx, actor, id).await?;
     if let Some(expected) = expected_version.filter(|&expected| expected != order.version) {
-        return Err(Error::VersionMismatch { expected: expected.number(), current: order.version.number() });
+        return Err(Error::VersionMismatch {
+            expected: expected.number(),
+            current: order.version.number(),
+        });
     }
-    if let Some(foreign) = order.locations().into_iter().find(|&location| !actor.access.sees_location(location)) {
+    if let Some(foreign) = order
+        .locations()
+        .into_iter()
+        .find(|&location| !actor.access.sees_location(location))
+    {
         return Err(Error::not_found("location", foreign));
     }
     let before = order.status;
     order.status = transition::next(Some(before), Command::Cancel)?;
     order.changed(now);
 
-    let pairs: Vec<_> = order.lines.iter().map(|line| (line.variant_id, line.location_id)).collect();
+    let pairs: Vec<_> = order
+        .lines
+        .iter()
+        .map(|line| (line.variant_id, line.location_id))
+        .collect();
     let mut ledger = Ledger::lock_pairs(tx, actor.merchant, &pairs).await?;
     for line in &order.lines {
         let movement = Movement {
@@ -102,17 +127,33 @@ pub async fn cancel(
         };
         ledger.record(&movement, now);
     }
-    let transition = OrderTransition::made(&order, Some(before), Command::Cancel, input.reason.clone(), call);
+    let transition = OrderTransition::made(
+        &order,
+        Some(before),
+        Command::Cancel,
+        input.reason.clone(),
+        call,
+    );
     store::update(tx, actor.merchant, &order).await?;
     store::insert_transitions(tx, actor.merchant, &[(id, transition)]).await?;
     let mut events = vec![super::event("order.cancelled", &order, sealed)?];
-    events.extend(ledger.write(tx, actor.merchant).await?.into_iter().map(|(_, event)| event));
+    events.extend(
+        ledger
+            .write(tx, actor.merchant)
+            .await?
+            .into_iter()
+            .map(|(_, event)| event),
+    );
     event::append(tx, actor.merchant, actor.request, now, &events).await?;
     Ok(order)
 }
 
 /// Locks an order that the actor sees.
-pub(crate) async fn lock(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<store::Locked, Error> {
+pub(crate) async fn lock(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    id: OrderId,
+) -> Result<store::Locked, Error> {
     let locked = store::lock(tx, actor.merchant, id).await?;
     locked
         .filter(|locked| actor.access.sees_any_location(&locked.order.locations()))

@@ -7,22 +7,22 @@ use kernel::validation::Faults;
 
 /// Issuers' numbers: the first digits from and to, how many of them, and the shortest and longest number (ISO/IEC 7812 and the brands' tables).
 const BRANDS: &[(u32, u32, usize, &[usize])] = &[
-    (4, 4, 1, &[13, 16, 19]),                        // Visa
-    (51, 55, 2, &[16]),                              // Mastercard
-    (2221, 2720, 4, &[16]),                          // Mastercard
-    (34, 34, 2, &[15]),                              // American Express
-    (37, 37, 2, &[15]),                              // American Express
-    (6011, 6011, 4, &[16, 17, 18, 19]),              // Discover
-    (644, 649, 3, &[16, 17, 18, 19]),                // Discover
-    (65, 65, 2, &[16, 17, 18, 19]),                  // Discover
-    (62, 62, 2, &[16, 17, 18, 19]),                  // UnionPay
-    (81, 81, 2, &[16, 17, 18, 19]),                  // UnionPay
-    (3528, 3589, 4, &[16, 17, 18, 19]),              // JCB
-    (300, 305, 3, &[14, 16, 17, 18, 19]),            // Diners Club
-    (309, 309, 3, &[14, 16, 17, 18, 19]),            // Diners Club
-    (36, 36, 2, &[14, 15, 16, 17, 18, 19]),          // Diners Club
-    (38, 39, 2, &[14, 16, 17, 18, 19]),              // Diners Club
-    (2200, 2204, 4, &[16, 17, 18, 19]),              // Mir
+    (4, 4, 1, &[13, 16, 19]),                           // Visa
+    (51, 55, 2, &[16]),                                 // Mastercard
+    (2221, 2720, 4, &[16]),                             // Mastercard
+    (34, 34, 2, &[15]),                                 // American Express
+    (37, 37, 2, &[15]),                                 // American Express
+    (6011, 6011, 4, &[16, 17, 18, 19]),                 // Discover
+    (644, 649, 3, &[16, 17, 18, 19]),                   // Discover
+    (65, 65, 2, &[16, 17, 18, 19]),                     // Discover
+    (62, 62, 2, &[16, 17, 18, 19]),                     // UnionPay
+    (81, 81, 2, &[16, 17, 18, 19]),                     // UnionPay
+    (3528, 3589, 4, &[16, 17, 18, 19]),                 // JCB
+    (300, 305, 3, &[14, 16, 17, 18, 19]),               // Diners Club
+    (309, 309, 3, &[14, 16, 17, 18, 19]),               // Diners Club
+    (36, 36, 2, &[14, 15, 16, 17, 18, 19]),             // Diners Club
+    (38, 39, 2, &[14, 16, 17, 18, 19]),                 // Diners Club
+    (2200, 2204, 4, &[16, 17, 18, 19]),                 // Mir
     (5018, 5018, 4, &[12, 13, 14, 15, 16, 17, 18, 19]), // Maestro
     (5020, 5020, 4, &[12, 13, 14, 15, 16, 17, 18, 19]), // Maestro
     (5038, 5038, 4, &[12, 13, 14, 15, 16, 17, 18, 19]), // Maestro
@@ -59,7 +59,12 @@ pub(crate) fn contains(text: &str) -> bool {
                 }
             }
             // No-break and thin spaces separate as well.
-            None if gap < GAP_MAX && (character.is_whitespace() || matches!(character, '-' | '.' | '‐' | '‑' | '–' | '/')) => gap += 1,
+            None if gap < GAP_MAX
+                && (character.is_whitespace()
+                    || matches!(character, '-' | '.' | '‐' | '‑' | '–' | '/')) =>
+            {
+                gap += 1;
+            }
             None => {
                 if is_any_run(&groups) {
                     return true;
@@ -95,7 +100,10 @@ fn is_card_number(digits: &[u32]) -> bool {
 
 fn has_brand(digits: &[u32]) -> bool {
     BRANDS.iter().any(|&(from, to, count, lengths)| {
-        let prefix = digits.iter().take(count).fold(0, |prefix, digit| prefix * 10 + digit);
+        let prefix = digits
+            .iter()
+            .take(count)
+            .fold(0, |prefix, digit| prefix * 10 + digit);
         (from..=to).contains(&prefix) && lengths.contains(&digits.len())
     })
 }

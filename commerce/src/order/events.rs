@@ -13,11 +13,22 @@ use crate::Error;
 
 /// An event of an order at its version. `sealed` is what the order's row keeps: it is sealed as events want it, so that telling of a change needs no
 /// key.
-pub(crate) fn event(kind: &'static str, order: &Order, sealed: Option<Vec<u8>>) -> Result<NewEvent, Error> {
-    let personal = order.customer_id.zip(sealed).map(|(subject, sealed)| SealedPersonal { subject, sealed });
+pub(crate) fn event(
+    kind: &'static str,
+    order: &Order,
+    sealed: Option<Vec<u8>>,
+) -> Result<NewEvent, Error> {
+    let personal = order
+        .customer_id
+        .zip(sealed)
+        .map(|(subject, sealed)| SealedPersonal { subject, sealed });
     Ok(NewEvent {
         kind,
-        resource: ResourceRef { kind: "order", id: order.id.to_string(), version: order.version.number() },
+        resource: ResourceRef {
+            kind: "order",
+            id: order.id.to_string(),
+            version: order.version.number(),
+        },
         scope: Scope::OrdersRead,
         locations: order.locations(),
         data: to_json(order)?,

@@ -37,7 +37,11 @@ impl Validate for OrderInput {
         faults.at_most("/lines", &self.lines, LINES_MAX);
         for (index, line) in self.lines.iter().enumerate() {
             if !(1..=QUANTITY_MAX).contains(&line.quantity) {
-                faults.add(&format!("/lines/{index}/quantity"), "out_of_range", format!("must be from 1 to {QUANTITY_MAX}"));
+                faults.add(
+                    &format!("/lines/{index}/quantity"),
+                    "out_of_range",
+                    format!("must be from 1 to {QUANTITY_MAX}"),
+                );
             }
         }
         if let Some(customer) = &self.customer {
@@ -52,11 +56,19 @@ impl Validate for OrderInput {
 impl Validate for Contact {
     fn validate(&self, faults: &mut Faults) {
         if self.name.is_none() && self.email.is_none() && self.phone.is_none() {
-            faults.add("", "required", "must have at least one of name, email and phone");
+            faults.add(
+                "",
+                "required",
+                "must have at least one of name, email and phone",
+            );
         }
         personal_text(faults, "/name", self.name.as_deref(), TEXT_LENGTH_MAX);
         personal_text(faults, "/email", self.email.as_deref(), EMAIL_LENGTH_MAX);
-        if self.email.as_deref().is_some_and(|email| !looks_like_email(email)) {
+        if self
+            .email
+            .as_deref()
+            .is_some_and(|email| !looks_like_email(email))
+        {
             faults.add("/email", "invalid", "must be an e-mail address");
         }
         personal_text(faults, "/phone", self.phone.as_deref(), PHONE_LENGTH_MAX);

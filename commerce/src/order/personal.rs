@@ -62,14 +62,22 @@ pub(super) async fn seal(
     inputs: &[&OrderInput],
     now: Timestamp,
 ) -> Result<Vec<Option<Sealed>>, Error> {
-    let personal = |input: &OrderInput| input.customer.is_some() || input.shipping_address.is_some();
+    let personal =
+        |input: &OrderInput| input.customer.is_some() || input.shipping_address.is_some();
     if !inputs.iter().any(|input| personal(input)) {
         return Ok(inputs.iter().map(|_| None).collect());
     }
     let merchant_key = keyring.merchant_key(&mut *tx, merchant).await?;
     let indexes: Vec<Option<[u8; 32]>> = inputs
         .iter()
-        .map(|input| input.customer.as_ref()?.email.as_deref().map(|email| email_index(&merchant_key, email)))
+        .map(|input| {
+            input
+                .customer
+                .as_ref()?
+                .email
+                .as_deref()
+                .map(|email| email_index(&merchant_key, email))
+        })
         .collect();
     // Sorted: two who make customers of the same addresses wait in the same order.
     let mut wanted: BTreeMap<[u8; 32], &Contact> = BTreeMap::new();
@@ -93,18 +101,30 @@ pub(super) async fn seal(
     for (input, customer) in inputs.iter().zip(&unnamed) {
         if let Some(customer) = customer {
             let contact = input.customer.clone().unwrap_or_default();
-            rows.push(NewCustomer { id: *customer, email_index: None, sealed: seal_json(&keys, *customer, CUSTOMER_CONTEXT, &contact)? });
+            rows.push(NewCustomer {
+                id: *customer,
+                email_index: None,
+                sealed: seal_json(&keys, *customer, CUSTOMER_CONTEXT, &contact)?,
+            });
         }
     }
     customers::insert(tx, merchant, &rows, now).await?;
 
     let mut sealed = Vec::with_capacity(inputs.len());
     for ((input, index), unnamed) in inputs.iter().zip(&indexes).zip(unnamed) {
-        let customer = index.and_then(|index| known.get(&index).copied()).or(unnamed);
+        let customer = index
+            .and_then(|index| known.get(&index).copied())
+            .or(unnamed);
         sealed.push(match customer {
             Some(customer) => {
-                let part = Personal { customer: input.customer.clone(), shipping_address: input.shipping_address.clone() };
-                Some(Sealed { customer, bytes: seal_json(&keys, customer, PERSONAL_CONTEXT, &part)? })
+                let part = Personal {
+                    customer: input.customer.clone(),
+                    shipping_address: input.shipping_address.clone(),
+                };
+                Some(Sealed {
+                    customer,
+                    bytes: seal_json(&keys, customer, PERSONAL_CONTEXT, &part)?,
+                })
             }
             None => None,
         });
@@ -123,7 +143,11 @@ async fn find_or_make(
 ) -> Result<HashMap<[u8; 32], CustomerId>, Error> {
     let mut known: HashMap<[u8; 32], CustomerId> = HashMap::new();
     for _ in 0..ROUNDS_MAX {
-        let open: Vec<[u8; 32]> = wanted.keys().filter(|index| !known.contains_key(*index)).copied().collect();
+        let open: Vec<[u8; 32]> = wanted
+            .keys()
+            .filter(|index| !known.contains_key(*index))
+            .copied()
+            .collect();
         if open.is_empty() {
             return Ok(known);
         }
@@ -131,19 +155,33 @@ async fn find_or_make(
         let found_ids: Vec<CustomerId> = found.iter().map(|(_, customer)| *customer).collect();
         keys.extend(personal::keys(&mut *tx, keyring, merchant, &found_ids).await?);
         // Somebody who was erased and orders again is somebody new; the address is theirs now.
-        let erased: Vec<CustomerId> = found_ids.into_iter().filter(|customer| !keys.contains_key(customer)).collect();
+        let erased: Vec<CustomerId> = found_ids
+            .into_iter()
+            .filter(|customer| !keys.contains_key(customer))
+            .collect();
         customers::forget_email(tx, merchant, &erased).await?;
-        known.extend(found.into_iter().filter(|(_, customer)| keys.contains_key(customer)));
+        known.extend(
+            found
+                .into_iter()
+                .filter(|(_, customer)| keys.contains_key(customer)),
+        );
 
-        let new: Vec<([u8; 32], CustomerId)> =
-            open.into_iter().filter(|index| !known.contains_key(index)).map(|index| (index, CustomerId::new(now))).collect();
+        let new: Vec<([u8; 32], CustomerId)> = open
+            .into_iter()
+            .filter(|index| !known.contains_key(index))
+            .map(|index| (index, CustomerId::new(now)))
+            .collect();
         let new_ids: Vec<CustomerId> = new.iter().map(|(_, customer)| *customer).collect();
         keys.extend(personal::create_keys(&mut *tx, keyring, merchant, &new_ids, now).await?);
         let mut rows = Vec::with_capacity(new.len());
         for &(index, id) in &new {
             let contact = wanted.get(&index).copied();
             let sealed = seal_json(keys, id, CUSTOMER_CONTEXT, &contact)?;
-            rows.push(NewCustomer { id, email_index: Some(index.to_vec()), sealed });
+            rows.push(NewCustomer {
+                id,
+                email_index: Some(index.to_vec()),
+                sealed,
+            });
         }
         let made = customers::insert(tx, merchant, &rows, now).await?;
         for (index, id) in new {
@@ -159,7 +197,12 @@ async fn find_or_make(
     if wanted.keys().all(|index| known.contains_key(index)) {
         return Ok(known);
     }
-    Err(db::Error::corrupt("customers", merchant, "an e-mail address finds no customer, and none can be made").into())
+    Err(db::Error::corrupt(
+        "customers",
+        merchant,
+        "an e-mail address finds no customer, and none can be made",
+    )
+    .into())
 }
 
 fn seal_json(
@@ -174,26 +217,41 @@ fn seal_json(
 }
 
 /// Adds names, addresses and contacts to orders, for those who may see them; others get the orders back as they are. Two statements, however many.
-pub async fn reveal(tx: &mut PgConnection, keyring: &Keyring, actor: &Actor, mut orders: Vec<Order>) -> Result<Vec<Order>, Error> {
+pub async fn reveal(
+    tx: &mut PgConnection,
+    keyring: &Keyring,
+    actor: &Actor,
+    mut orders: Vec<Order>,
+) -> Result<Vec<Order>, Error> {
     if !actor.access.sees_personal_data() {
         return Ok(orders);
     }
-    let with_customer: Vec<OrderId> =
-        orders.iter().filter(|order| order.customer_id.is_some()).map(|order| order.id).collect();
+    let with_customer: Vec<OrderId> = orders
+        .iter()
+        .filter(|order| order.customer_id.is_some())
+        .map(|order| order.id)
+        .collect();
     if with_customer.is_empty() {
         return Ok(orders);
     }
     let mut sealed = store::select_sealed(tx, actor.merchant, &with_customer).await?;
-    let mut subjects: Vec<CustomerId> = orders.iter().filter_map(|order| order.customer_id).collect();
+    let mut subjects: Vec<CustomerId> = orders
+        .iter()
+        .filter_map(|order| order.customer_id)
+        .collect();
     subjects.sort_unstable();
     subjects.dedup();
     let keys = personal::keys(&mut *tx, keyring, actor.merchant, &subjects).await?;
     for order in &mut orders {
-        let Some(key) = order.customer_id.and_then(|customer| keys.get(&customer)) else { continue };
-        let Some(sealed) = sealed.remove(&order.id) else { continue };
+        let Some(key) = order.customer_id.and_then(|customer| keys.get(&customer)) else {
+            continue;
+        };
+        let Some(sealed) = sealed.remove(&order.id) else {
+            continue;
+        };
         let opened = key.open(PERSONAL_CONTEXT, &sealed)?;
-        let part: Personal =
-            serde_json::from_slice(&opened).map_err(|error| db::Error::corrupt("orders", order.id, error))?;
+        let part: Personal = serde_json::from_slice(&opened)
+            .map_err(|error| db::Error::corrupt("orders", order.id, error))?;
         order.customer = part.customer;
         order.shipping_address = part.shipping_address;
     }

@@ -68,17 +68,32 @@ impl idempotency::Operation for Place {
         place(tx, &self.keyring, &self.input, call).await
     }
 
-    async fn run_many<'m>(tx: &'m mut PgConnection, members: &'m [(&'m Self, Call<'m>)]) -> Result<Vec<Result<Order, Error>>, Error> {
-        let Some((first, _)) = members.first() else { return Ok(Vec::new()) };
-        let inputs: Vec<_> = members.iter().map(|(operation, call)| (&operation.input, *call)).collect();
+    async fn run_many<'m>(
+        tx: &'m mut PgConnection,
+        members: &'m [(&'m Self, Call<'m>)],
+    ) -> Result<Vec<Result<Order, Error>>, Error> {
+        let Some((first, _)) = members.first() else {
+            return Ok(Vec::new());
+        };
+        let inputs: Vec<_> = members
+            .iter()
+            .map(|(operation, call)| (&operation.input, *call))
+            .collect();
         place_many(tx, &first.keyring, &inputs).await
     }
 }
 
 /// Places one order: a group of one.
-pub async fn place(tx: &mut PgConnection, keyring: &Keyring, input: &OrderInput, call: Call<'_>) -> Result<Order, Error> {
+pub async fn place(
+    tx: &mut PgConnection,
+    keyring: &Keyring,
+    input: &OrderInput,
+    call: Call<'_>,
+) -> Result<Order, Error> {
     let mut results = place_many(tx, keyring, &[(input, call)]).await?;
-    results.pop().unwrap_or_else(|| Err(Error::not_found("order", "in an empty group")))
+    results
+        .pop()
+        .unwrap_or_else(|| Err(Error::not_found("order", "in an empty group")))
 }
 
 /// Places several orders of one merchant, in the order of arrival. Each is placed or refused as if it had come alone after those before it; an error of
@@ -88,18 +103,26 @@ pub async fn place_many(
     keyring: &Keyring,
     members: &[(&OrderInput, Call<'_>)],
 ) -> Result<Vec<Result<Order, Error>>, Error> {
-    let Some((_, first)) = members.first() else { return Ok(Vec::new()) };
+    let Some((_, first)) = members.first() else {
+        return Ok(Vec::new());
+    };
     let merchant = first.actor.merchant;
-    let now = members.iter().map(|(_, call)| call.now).max().unwrap_or(first.now);
+    let now = members
+        .iter()
+        .map(|(_, call)| call.now)
+        .max()
+        .unwrap_or(first.now);
 
-    let mut external_ids = store::lock_external_ids(tx, merchant, &wanted_external_ids(members)).await?;
+    let mut external_ids =
+        store::lock_external_ids(tx, merchant, &wanted_external_ids(members)).await?;
     let priced = price(tx, merchant, members).await?;
     let mut ledger = lock_stock(tx, merchant, &priced).await?;
 
     let mut results: Vec<Option<Result<Order, Error>>> = Vec::with_capacity(members.len());
     let mut accepted: Vec<(&OrderInput, Call<'_>, Order)> = Vec::new();
     for ((input, call), priced) in members.iter().zip(priced) {
-        match priced.and_then(|priced| decide(&mut ledger, &mut external_ids, input, *call, priced)) {
+        match priced.and_then(|priced| decide(&mut ledger, &mut external_ids, input, *call, priced))
+        {
             Ok(order) => {
                 accepted.push((input, *call, order));
                 results.push(None);
@@ -115,12 +138,21 @@ pub async fn place_many(
     let mut orders = accepted.into_iter().map(|(_, _, order)| order);
     Ok(results
         .into_iter()
-        .map(|result| result.unwrap_or_else(|| orders.next().ok_or_else(|| Error::not_found("order", "in this group"))))
+        .map(|result| {
+            result.unwrap_or_else(|| {
+                orders
+                    .next()
+                    .ok_or_else(|| Error::not_found("order", "in this group"))
+            })
+        })
         .collect())
 }
 
 fn wanted_external_ids<'m>(members: &'m [(&OrderInput, Call<'_>)]) -> Vec<&'m str> {
-    members.iter().filter_map(|(input, _)| input.external_id.as_deref()).collect()
+    members
+        .iter()
+        .filter_map(|(input, _)| input.external_id.as_deref())
+        .collect()
 }
 
 /// An order whose lines have their prices, and that may be taken from these locations.
@@ -142,12 +174,17 @@ async fn price<'m>(
     merchant: MerchantId,
     members: &[(&'m OrderInput, Call<'m>)],
 ) -> Result<Vec<Result<Priced<'m>, Error>>, Error> {
-    let mut variant_ids: Vec<VariantId> =
-        members.iter().flat_map(|(input, _)| input.lines.iter().map(|line| line.variant_id)).collect();
+    let mut variant_ids: Vec<VariantId> = members
+        .iter()
+        .flat_map(|(input, _)| input.lines.iter().map(|line| line.variant_id))
+        .collect();
     variant_ids.sort_unstable();
     variant_ids.dedup();
     let variants = product::find_for_sale(tx, merchant, &variant_ids).await?;
-    let named: Vec<LocationId> = members.iter().filter_map(|(input, _)| input.location_id).collect();
+    let named: Vec<LocationId> = members
+        .iter()
+        .filter_map(|(input, _)| input.location_id)
+        .collect();
     let locations = match members.first() {
         Some((_, call)) => location::known(tx, call.actor, &named).await?,
         None => HashSet::new(),
@@ -172,7 +209,11 @@ fn price_one<'m>(
     let allowed = match input.location_id {
         Some(location) => {
             if !locations.contains(&location) || !access.sees_location(location) {
-                errors.push(FieldError::at("/locationId", "not_found", format!("there is no location {location}")));
+                errors.push(FieldError::at(
+                    "/locationId",
+                    "not_found",
+                    format!("there is no location {location}"),
+                ));
             }
             Some(std::borrow::Cow::Owned(vec![location]))
         }
@@ -183,16 +224,28 @@ fn price_one<'m>(
     for (index, line) in input.lines.iter().enumerate() {
         let pointer = format!("/lines/{index}/variantId");
         let Some(variant) = variants.get(&line.variant_id) else {
-            errors.push(FieldError::at(pointer, "not_found", format!("there is no variant {}", line.variant_id)));
+            errors.push(FieldError::at(
+                pointer,
+                "not_found",
+                format!("there is no variant {}", line.variant_id),
+            ));
             continue;
         };
         if !variant.is_for_sale() {
-            errors.push(FieldError::at(pointer, "not_for_sale", format!("the variant {} is not for sale", line.variant_id)));
+            errors.push(FieldError::at(
+                pointer,
+                "not_for_sale",
+                format!("the variant {} is not for sale", line.variant_id),
+            ));
             continue;
         }
         let sum = total.unwrap_or(Money::zero(variant.price.currency()));
         if sum.currency() != variant.price.currency() {
-            let detail = format!("costs {}, while the lines before it cost {}", variant.price.currency(), sum.currency());
+            let detail = format!(
+                "costs {}, while the lines before it cost {}",
+                variant.price.currency(),
+                sum.currency()
+            );
             errors.push(FieldError::at(pointer, "mixed_currencies", detail));
             continue;
         }
@@ -200,13 +253,25 @@ fn price_one<'m>(
         match line_total.and_then(|line_total| Ok((line_total, sum.checked_add(line_total)?))) {
             Ok((line_total, sum)) => {
                 total = Some(sum);
-                lines.push(PricedLine { variant: variant.clone(), quantity: line.quantity, total: line_total });
+                lines.push(PricedLine {
+                    variant: variant.clone(),
+                    quantity: line.quantity,
+                    total: line_total,
+                });
             }
-            Err(error) => errors.push(FieldError::at(format!("/lines/{index}/quantity"), "out_of_range", error.to_string())),
+            Err(error) => errors.push(FieldError::at(
+                format!("/lines/{index}/quantity"),
+                "out_of_range",
+                error.to_string(),
+            )),
         }
     }
     match total {
-        Some(total) if errors.is_empty() => Ok(Priced { lines, total, allowed }),
+        Some(total) if errors.is_empty() => Ok(Priced {
+            lines,
+            total,
+            allowed,
+        }),
         _ => Err(errors),
     }
 }
@@ -221,10 +286,12 @@ async fn lock_stock(
     let mut locations: Option<Vec<LocationId>> = Some(Vec::new());
     for order in priced.iter().flatten() {
         variants.extend(order.lines.iter().map(|line| line.variant.id));
-        locations = locations.zip(order.allowed.as_deref()).map(|(mut locations, allowed)| {
-            locations.extend_from_slice(allowed);
-            locations
-        });
+        locations = locations
+            .zip(order.allowed.as_deref())
+            .map(|(mut locations, allowed)| {
+                locations.extend_from_slice(allowed);
+                locations
+            });
     }
     variants.sort_unstable();
     variants.dedup();
@@ -240,11 +307,22 @@ fn decide(
     priced: Priced<'_>,
 ) -> Result<Order, Error> {
     let status = transition::next(None, Command::Place)?;
-    if let Some(external_id) = input.external_id.as_ref().filter(|external_id| external_ids.contains(*external_id)) {
+    if let Some(external_id) = input
+        .external_id
+        .as_ref()
+        .filter(|external_id| external_ids.contains(*external_id))
+    {
         let external_id = external_id.clone();
-        return Err(Refusal::ExternalIdTaken { noun: "order".to_owned(), external_id }.into());
+        return Err(Refusal::ExternalIdTaken {
+            noun: "order".to_owned(),
+            external_id,
+        }
+        .into());
     }
-    let wanted = priced.lines.iter().map(|line| (line.variant.id, line.quantity));
+    let wanted = priced
+        .lines
+        .iter()
+        .map(|line| (line.variant.id, line.quantity));
     let places = allocation::allocate(ledger, wanted, priced.allowed.as_deref())
         .map_err(|lines| Refusal::InsufficientStock { lines })?;
     external_ids.extend(input.external_id.clone());
@@ -308,14 +386,22 @@ async fn write(
     let orders: Vec<&Order> = accepted.iter().map(|(_, _, order)| order).collect();
     let transitions: Vec<(OrderId, OrderTransition)> = accepted
         .iter()
-        .map(|(_, call, order)| (order.id, OrderTransition::made(order, None, Command::Place, None, *call)))
+        .map(|(_, call, order)| {
+            (
+                order.id,
+                OrderTransition::made(order, None, Command::Place, None, *call),
+            )
+        })
         .collect();
     store::insert(tx, merchant, &orders, &bodies).await?;
     store::insert_lines(tx, merchant, &orders).await?;
     store::insert_transitions(tx, merchant, &transitions).await?;
     let mut told: Vec<(RequestId, NewEvent)> = Vec::with_capacity(accepted.len());
     for ((_, call, order), body) in accepted.iter().zip(bodies) {
-        told.push((call.actor.request, super::event("order.placed", order, body)?));
+        told.push((
+            call.actor.request,
+            super::event("order.placed", order, body)?,
+        ));
     }
     told.extend(ledger.write(tx, merchant).await?);
     let (requests, events): (Vec<_>, Vec<_>) = told.into_iter().unzip();

@@ -38,11 +38,18 @@ impl OrderKey {
 
 /// One order, without personal data: see [`reveal`](super::reveal).
 pub async fn get(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<Order, Error> {
-    get_many(tx, actor, &[id]).await?.remove(&id).ok_or_else(|| Error::not_found("order", id))
+    get_many(tx, actor, &[id])
+        .await?
+        .remove(&id)
+        .ok_or_else(|| Error::not_found("order", id))
 }
 
 /// The order of this external id.
-pub async fn get_by_external_id(tx: &mut PgConnection, actor: &Actor, external_id: &str) -> Result<Order, Error> {
+pub async fn get_by_external_id(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    external_id: &str,
+) -> Result<Order, Error> {
     actor.access.require(Scope::OrdersRead)?;
     let id = store::id_of_external_id(tx, actor.merchant, external_id).await?;
     let found = match id {
@@ -53,10 +60,16 @@ pub async fn get_by_external_id(tx: &mut PgConnection, actor: &Actor, external_i
 }
 
 /// Those of `ids` that are there and visible, for loaders. Two statements, however many.
-pub async fn get_many(tx: &mut PgConnection, actor: &Actor, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, Error> {
+pub async fn get_many(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    ids: &[OrderId],
+) -> Result<HashMap<OrderId, Order>, Error> {
     actor.access.require(Scope::OrdersRead)?;
     let orders = store::select_many(tx, actor.merchant, ids).await?;
-    let visible = orders.into_iter().filter(|order| actor.access.sees_any_location(&order.locations()));
+    let visible = orders
+        .into_iter()
+        .filter(|order| actor.access.sees_any_location(&order.locations()));
     Ok(visible.map(|order| (order.id, order)).collect())
 }
 
@@ -70,12 +83,41 @@ pub async fn list(
     actor.access.require(Scope::OrdersRead)?;
     let visible = actor.access.location_uuids();
     let after = page.after.as_ref().map(|&OrderKey(time, id)| (time, id));
-    let rows = store::list(tx, actor.merchant, visible.as_deref(), filter, after, page.fetch_count()).await?;
+    let rows = store::list(
+        tx,
+        actor.merchant,
+        visible.as_deref(),
+        filter,
+        after,
+        page.fetch_count(),
+    )
+    .await?;
     Ok(Page::from_rows(rows, page, OrderKey::of))
 }
 
+/// Fails unless the order is there and visible, whatever the actor's scopes: for what hangs on an order and has a scope of its own.
+pub(crate) async fn require_visible(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    id: OrderId,
+) -> Result<(), Error> {
+    let found = store::select_many(tx, actor.merchant, &[id]).await?;
+    let is_visible = found
+        .iter()
+        .any(|order| actor.access.sees_any_location(&order.locations()));
+    if is_visible {
+        Ok(())
+    } else {
+        Err(Error::not_found("order", id))
+    }
+}
+
 /// How an order came to be what it is, from its beginning.
-pub async fn transitions(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<Vec<OrderTransition>, Error> {
+pub async fn transitions(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    id: OrderId,
+) -> Result<Vec<OrderTransition>, Error> {
     get(tx, actor, id).await?;
     Ok(store::select_transitions(tx, actor.merchant, id).await?)
 }

@@ -1,6 +1,9 @@
 //! The statements of orders, their lines and transitions.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use std::collections::{HashMap, HashSet};
 
@@ -60,7 +63,10 @@ pub(super) async fn lock_external_ids(
         return Ok(HashSet::new());
     }
     // Sorted and each once: two groups that want the same ids wait in the same order.
-    let mut locks: Vec<i64> = external_ids.iter().map(|external_id| external_id_lock(merchant, external_id)).collect();
+    let mut locks: Vec<i64> = external_ids
+        .iter()
+        .map(|external_id| external_id_lock(merchant, external_id))
+        .collect();
     locks.sort_unstable();
     locks.dedup();
     sqlx::query!(
@@ -89,7 +95,9 @@ fn external_id_lock(merchant: MerchantId, external_id: &str) -> i64 {
     hash.update(merchant.uuid());
     hash.update(external_id);
     let digest: [u8; 32] = hash.finalize().into();
-    digest.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    digest
+        .first_chunk::<8>()
+        .map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 pub(super) async fn insert(
@@ -99,11 +107,17 @@ pub(super) async fn insert(
     sealed: &[Option<Vec<u8>>],
 ) -> Result<(), Error> {
     let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
-    let external_ids: Vec<Option<&str>> = orders.iter().map(|order| order.external_id.as_deref()).collect();
+    let external_ids: Vec<Option<&str>> = orders
+        .iter()
+        .map(|order| order.external_id.as_deref())
+        .collect();
     let statuses: Vec<&str> = orders.iter().map(|order| order.status.name()).collect();
     let currencies: Vec<&str> = orders.iter().map(|order| order.currency.as_str()).collect();
     let totals: Vec<i64> = orders.iter().map(|order| order.total.minor()).collect();
-    let customers: Vec<Option<Uuid>> = orders.iter().map(|order| order.customer_id.map(CustomerId::uuid)).collect();
+    let customers: Vec<Option<Uuid>> = orders
+        .iter()
+        .map(|order| order.customer_id.map(CustomerId::uuid))
+        .collect();
     let versions: Vec<i64> = orders.iter().map(|order| order.version.number()).collect();
     let times: Vec<Timestamp> = orders.iter().map(|order| order.placed_at).collect();
     sqlx::query!(
@@ -129,8 +143,16 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn insert_lines(tx: &mut PgConnection, merchant: MerchantId, orders: &[&Order]) -> Result<(), Error> {
-    let lines = || orders.iter().flat_map(|order| order.lines.iter().map(|line| (order.id, line)));
+pub(super) async fn insert_lines(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    orders: &[&Order],
+) -> Result<(), Error> {
+    let lines = || {
+        orders
+            .iter()
+            .flat_map(|order| order.lines.iter().map(|line| (order.id, line)))
+    };
     let order_ids: Vec<OrderId> = lines().map(|(order, _)| order).collect();
     let numbers: Vec<i32> = lines().map(|(_, line)| line.line).collect();
     let variants: Vec<VariantId> = lines().map(|(_, line)| line.variant_id).collect();
@@ -167,14 +189,35 @@ pub(crate) async fn insert_transitions(
     transitions: &[(OrderId, OrderTransition)],
 ) -> Result<(), Error> {
     let orders: Vec<OrderId> = transitions.iter().map(|(order, _)| *order).collect();
-    let versions: Vec<i64> = transitions.iter().map(|(_, step)| step.order_version.number()).collect();
-    let commands: Vec<&str> = transitions.iter().map(|(_, step)| step.command.as_str()).collect();
-    let before: Vec<Option<&str>> = transitions.iter().map(|(_, step)| step.from_status.map(OrderStatus::name)).collect();
-    let after: Vec<&str> = transitions.iter().map(|(_, step)| step.to_status.name()).collect();
-    let reasons: Vec<Option<&str>> = transitions.iter().map(|(_, step)| step.reason.as_deref()).collect();
+    let versions: Vec<i64> = transitions
+        .iter()
+        .map(|(_, step)| step.order_version.number())
+        .collect();
+    let commands: Vec<&str> = transitions
+        .iter()
+        .map(|(_, step)| step.command.as_str())
+        .collect();
+    let before: Vec<Option<&str>> = transitions
+        .iter()
+        .map(|(_, step)| step.from_status.map(OrderStatus::name))
+        .collect();
+    let after: Vec<&str> = transitions
+        .iter()
+        .map(|(_, step)| step.to_status.name())
+        .collect();
+    let reasons: Vec<Option<&str>> = transitions
+        .iter()
+        .map(|(_, step)| step.reason.as_deref())
+        .collect();
     let apps: Vec<AppId> = transitions.iter().map(|(_, step)| step.app_id).collect();
-    let requests: Vec<RequestId> = transitions.iter().map(|(_, step)| step.request_id).collect();
-    let times: Vec<Timestamp> = transitions.iter().map(|(_, step)| step.occurred_at).collect();
+    let requests: Vec<RequestId> = transitions
+        .iter()
+        .map(|(_, step)| step.request_id)
+        .collect();
+    let times: Vec<Timestamp> = transitions
+        .iter()
+        .map(|(_, step)| step.occurred_at)
+        .collect();
     sqlx::query!(
         "insert into order_transitions
             (merchant_id, order_id, order_version, command, from_status, to_status, reason, app_id, request_id, occurred_at)
@@ -199,7 +242,11 @@ pub(crate) async fn insert_transitions(
 }
 
 /// Locks an order's row; whoever changes an order or its lines holds this lock.
-pub(super) async fn lock(tx: &mut PgConnection, merchant: MerchantId, id: OrderId) -> Result<Option<Locked>, Error> {
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: OrderId,
+) -> Result<Option<Locked>, Error> {
     let row = sqlx::query!(
         r#"select
             external_id, status as "status: OrderStatus", currency, total_minor, customer_id as "customer_id: CustomerId", sealed,
@@ -231,7 +278,11 @@ pub(super) async fn lock(tx: &mut PgConnection, merchant: MerchantId, id: OrderI
 }
 
 /// Writes an order's status, version and time of change.
-pub(crate) async fn update(tx: &mut PgConnection, merchant: MerchantId, order: &Order) -> Result<(), Error> {
+pub(crate) async fn update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    order: &Order,
+) -> Result<(), Error> {
     sqlx::query!(
         "update orders
         set status = $3, version = $4, updated_at = $5
@@ -249,9 +300,17 @@ pub(crate) async fn update(tx: &mut PgConnection, merchant: MerchantId, order: &
 }
 
 /// Writes how much of each line was shipped.
-pub(crate) async fn update_fulfilled(tx: &mut PgConnection, merchant: MerchantId, order: &Order) -> Result<(), Error> {
+pub(crate) async fn update_fulfilled(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    order: &Order,
+) -> Result<(), Error> {
     let numbers: Vec<i32> = order.lines.iter().map(|line| line.line).collect();
-    let fulfilled: Vec<i32> = order.lines.iter().map(|line| line.fulfilled_quantity).collect();
+    let fulfilled: Vec<i32> = order
+        .lines
+        .iter()
+        .map(|line| line.fulfilled_quantity)
+        .collect();
     sqlx::query!(
         "update order_lines
         set fulfilled_quantity = shipped.quantity
@@ -357,7 +416,11 @@ pub(super) async fn list(
 }
 
 /// The orders of these rows with their lines, in the rows' order.
-async fn with_lines(tx: &mut PgConnection, merchant: MerchantId, rows: Vec<Row>) -> Result<Vec<Order>, Error> {
+async fn with_lines(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    rows: Vec<Row>,
+) -> Result<Vec<Order>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -390,9 +453,14 @@ async fn with_lines(tx: &mut PgConnection, merchant: MerchantId, rows: Vec<Row>)
 
 impl Row {
     fn into_order(self, lines: Vec<LineRow>) -> Result<Order, Error> {
-        let currency: Currency =
-            self.currency.parse().map_err(|error| Error::corrupt("orders", self.id, error))?;
-        let lines = lines.into_iter().map(|line| line.into_line(currency)).collect::<Result<_, _>>()?;
+        let currency: Currency = self
+            .currency
+            .parse()
+            .map_err(|error| Error::corrupt("orders", self.id, error))?;
+        let lines = lines
+            .into_iter()
+            .map(|line| line.into_line(currency))
+            .collect::<Result<_, _>>()?;
         Ok(Order {
             id: self.id,
             external_id: self.external_id,

@@ -32,11 +32,31 @@ impl Command {
 /// Command, status before (`None` at the beginning), status after.
 pub const TABLE: &[(Command, Option<OrderStatus>, OrderStatus)] = &[
     (Command::Place, None, OrderStatus::Placed),
-    (Command::Cancel, Some(OrderStatus::Placed), OrderStatus::Cancelled),
-    (Command::FulfillPart, Some(OrderStatus::Placed), OrderStatus::PartiallyFulfilled),
-    (Command::FulfillRest, Some(OrderStatus::Placed), OrderStatus::Fulfilled),
-    (Command::FulfillPart, Some(OrderStatus::PartiallyFulfilled), OrderStatus::PartiallyFulfilled),
-    (Command::FulfillRest, Some(OrderStatus::PartiallyFulfilled), OrderStatus::Fulfilled),
+    (
+        Command::Cancel,
+        Some(OrderStatus::Placed),
+        OrderStatus::Cancelled,
+    ),
+    (
+        Command::FulfillPart,
+        Some(OrderStatus::Placed),
+        OrderStatus::PartiallyFulfilled,
+    ),
+    (
+        Command::FulfillRest,
+        Some(OrderStatus::Placed),
+        OrderStatus::Fulfilled,
+    ),
+    (
+        Command::FulfillPart,
+        Some(OrderStatus::PartiallyFulfilled),
+        OrderStatus::PartiallyFulfilled,
+    ),
+    (
+        Command::FulfillRest,
+        Some(OrderStatus::PartiallyFulfilled),
+        OrderStatus::Fulfilled,
+    ),
 ];
 
 /// The status after `command`, or the refusal that names both.
@@ -60,15 +80,30 @@ mod tests {
     fn what_was_shipped_or_cancelled_is_never_cancelled_again() {
         for status in OrderStatus::ALL {
             let allowed = *status == OrderStatus::Placed;
-            assert_eq!(next(Some(*status), Command::Cancel).is_ok(), allowed, "{}", status.name());
+            assert_eq!(
+                next(Some(*status), Command::Cancel).is_ok(),
+                allowed,
+                "{}",
+                status.name()
+            );
         }
     }
 
     #[test]
     fn nothing_leads_out_of_the_end() {
         for end in [OrderStatus::Fulfilled, OrderStatus::Cancelled] {
-            for command in [Command::Place, Command::Cancel, Command::FulfillPart, Command::FulfillRest] {
-                assert!(next(Some(end), command).is_err(), "{} {}", command.name(), end.name());
+            for command in [
+                Command::Place,
+                Command::Cancel,
+                Command::FulfillPart,
+                Command::FulfillRest,
+            ] {
+                assert!(
+                    next(Some(end), command).is_err(),
+                    "{} {}",
+                    command.name(),
+                    end.name()
+                );
             }
         }
     }

@@ -58,9 +58,17 @@ impl Validate for ProductInput {
     fn validate(&self, faults: &mut Faults) {
         identifier(faults, "/externalId", &self.external_id);
         faults.text("/title", &self.title, TITLE_CHARACTERS_MAX);
-        faults.optional_text("/description", self.description.as_deref(), DESCRIPTION_CHARACTERS_MAX);
+        faults.optional_text(
+            "/description",
+            self.description.as_deref(),
+            DESCRIPTION_CHARACTERS_MAX,
+        );
         faults.optional_text("/brand", self.brand.as_deref(), NAME_CHARACTERS_MAX);
-        faults.optional_text("/category", self.category.as_deref(), CATEGORY_CHARACTERS_MAX);
+        faults.optional_text(
+            "/category",
+            self.category.as_deref(),
+            CATEGORY_CHARACTERS_MAX,
+        );
         faults.at_most("/tags", &self.tags, TAGS_MAX);
         for (place, tag) in self.tags.iter().enumerate().take(TAGS_MAX) {
             faults.text(&format!("/tags/{place}"), tag, NAME_CHARACTERS_MAX);
@@ -82,11 +90,19 @@ impl Validate for ProductInput {
                     Some(external_id) => {
                         identifier(faults, "/externalId", external_id);
                         if !seen.insert(external_id.as_str()) {
-                            faults.add("/externalId", "duplicate", "must be unique within the product");
+                            faults.add(
+                                "/externalId",
+                                "duplicate",
+                                "must be unique within the product",
+                            );
                         }
                     }
                     None if self.variants.len() > 1 => {
-                        faults.add("/externalId", "required", "must be given where there are several variants");
+                        faults.add(
+                            "/externalId",
+                            "required",
+                            "must be given where there are several variants",
+                        );
                     }
                     None => {}
                 }
@@ -118,7 +134,11 @@ fn attributes(faults: &mut Faults, attributes: &[Attribute]) {
     for (place, attribute) in attributes.iter().enumerate().take(ATTRIBUTES_MAX) {
         faults.within(&format!("/attributes/{place}"), |faults| {
             faults.text("/name", &attribute.name, NAME_CHARACTERS_MAX);
-            faults.optional_text("/value", Some(&attribute.value), ATTRIBUTE_VALUE_CHARACTERS_MAX);
+            faults.optional_text(
+                "/value",
+                Some(&attribute.value),
+                ATTRIBUTE_VALUE_CHARACTERS_MAX,
+            );
         });
     }
 }
@@ -142,20 +162,38 @@ fn variant(faults: &mut Faults, variant: &VariantInput, options: &[ProductOption
     if let Some(before) = variant.compare_at_price {
         price(faults, "/compareAtPrice", before);
         if before.currency() != variant.price.currency() {
-            faults.add("/compareAtPrice/currency", "invalid", "must be the currency of the price");
+            faults.add(
+                "/compareAtPrice/currency",
+                "invalid",
+                "must be the currency of the price",
+            );
         }
     }
-    if variant.weight_grams.is_some_and(|grams| !(0..=WEIGHT_GRAMS_MAX).contains(&grams)) {
-        faults.add("/weightGrams", "out_of_range", format!("must be from 0 to {WEIGHT_GRAMS_MAX}"));
+    if variant
+        .weight_grams
+        .is_some_and(|grams| !(0..=WEIGHT_GRAMS_MAX).contains(&grams))
+    {
+        faults.add(
+            "/weightGrams",
+            "out_of_range",
+            format!("must be from 0 to {WEIGHT_GRAMS_MAX}"),
+        );
     }
     if variant.option_values.len() == options.len() {
         for (place, (value, option)) in variant.option_values.iter().zip(options).enumerate() {
             if !option.values.contains(value) {
-                faults.add(&format!("/optionValues/{place}"), "invalid", format!("must be one of the values of option {place}"));
+                faults.add(
+                    &format!("/optionValues/{place}"),
+                    "invalid",
+                    format!("must be one of the values of option {place}"),
+                );
             }
         }
     } else {
-        let detail = format!("must have a value for each of the {} options", options.len());
+        let detail = format!(
+            "must have a value for each of the {} options",
+            options.len()
+        );
         faults.add("/optionValues", "invalid", detail);
     }
     attributes(faults, &variant.attributes);
@@ -164,7 +202,11 @@ fn variant(faults: &mut Faults, variant: &VariantInput, options: &[ProductOption
 fn price(faults: &mut Faults, step: &str, price: Money) {
     if !(0..=PRICE_MINOR_MAX).contains(&price.minor()) {
         let most = Money::new(PRICE_MINOR_MAX, price.currency());
-        faults.add(&format!("{step}/amount"), "out_of_range", format!("must be from 0 to {}", most.amount()));
+        faults.add(
+            &format!("{step}/amount"),
+            "out_of_range",
+            format!("must be from 0 to {}", most.amount()),
+        );
     }
 }
 
@@ -174,7 +216,11 @@ fn identifier(faults: &mut Faults, step: &str, text: &str) {
         faults.add(step, "required", "must not be empty");
     }
     if text.chars().count() > EXTERNAL_ID_CHARACTERS_MAX {
-        faults.add(step, "too_long", format!("must have at most {EXTERNAL_ID_CHARACTERS_MAX} characters"));
+        faults.add(
+            step,
+            "too_long",
+            format!("must have at most {EXTERNAL_ID_CHARACTERS_MAX} characters"),
+        );
     }
     if text.chars().any(char::is_control) {
         faults.add(step, "invalid", "must not contain control characters");
@@ -185,14 +231,20 @@ impl ProductInput {
     /// The normal form of a valid input: two inputs that mean the same are equal, and equal to [`super::Product::to_input`].
     pub(super) fn normalized(self) -> Self {
         let mut normal = self;
-        for text in [&mut normal.description, &mut normal.brand, &mut normal.category] {
+        for text in [
+            &mut normal.description,
+            &mut normal.brand,
+            &mut normal.category,
+        ] {
             text.take_if(|text| text.is_empty());
         }
         for media in &mut normal.media {
             media.alt.take_if(|alt| alt.is_empty());
         }
         for variant in &mut normal.variants {
-            variant.external_id.get_or_insert_with(|| normal.external_id.clone());
+            variant
+                .external_id
+                .get_or_insert_with(|| normal.external_id.clone());
             variant.sku.take_if(|sku| sku.is_empty());
             variant.barcode.take_if(|barcode| barcode.is_empty());
         }
@@ -202,7 +254,11 @@ impl ProductInput {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
 
     use kernel::validation::{JsonError, from_json_line};
     use serde_json::{Value, json};
@@ -222,9 +278,10 @@ mod tests {
         change(&mut input);
         match from_json_line::<ProductInput>(input.to_string().as_bytes()) {
             Ok(_) => Vec::new(),
-            Err(JsonError::Fields(errors)) => {
-                errors.into_iter().map(|error| (error.pointer.unwrap(), error.code.into_owned())).collect()
-            }
+            Err(JsonError::Fields(errors)) => errors
+                .into_iter()
+                .map(|error| (error.pointer.unwrap(), error.code.into_owned()))
+                .collect(),
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -236,21 +293,60 @@ mod tests {
             ("/title", json!("Linen"), &[]),
             ("/externalId", json!("مرحبا /?#%"), &[]),
             ("/externalId", json!(""), &[("/externalId", "required")]),
-            ("/externalId", json!("a\u{0}"), &[("/externalId", "invalid")]),
+            (
+                "/externalId",
+                json!("a\u{0}"),
+                &[("/externalId", "invalid")],
+            ),
             ("/externalId", json!(long), &[("/externalId", "too_long")]),
             ("/variants", json!([]), &[("/variants", "required")]),
-            ("/variants/0/externalId", json!("L"), &[("/variants/1/externalId", "duplicate")]),
-            ("/variants/0/externalId", Value::Null, &[("/variants/0/externalId", "required")]),
-            ("/variants/0/price/amount", json!("-1"), &[("/variants/0/price/amount", "out_of_range")]),
-            ("/variants/0/price/amount", json!("10000000000.01"), &[("/variants/0/price/amount", "out_of_range")]),
-            ("/variants/0/price/amount", json!("1.001"), &[("/variants/0/price", "invalid")]),
-            ("/variants/0/optionValues", json!([]), &[("/variants/0/optionValues", "invalid")]),
-            ("/variants/0/optionValues/0", json!("XL"), &[("/variants/0/optionValues/0", "invalid")]),
-            ("/options/0/name", json!(" "), &[("/options/0/name", "required")]),
+            (
+                "/variants/0/externalId",
+                json!("L"),
+                &[("/variants/1/externalId", "duplicate")],
+            ),
+            (
+                "/variants/0/externalId",
+                Value::Null,
+                &[("/variants/0/externalId", "required")],
+            ),
+            (
+                "/variants/0/price/amount",
+                json!("-1"),
+                &[("/variants/0/price/amount", "out_of_range")],
+            ),
+            (
+                "/variants/0/price/amount",
+                json!("10000000000.01"),
+                &[("/variants/0/price/amount", "out_of_range")],
+            ),
+            (
+                "/variants/0/price/amount",
+                json!("1.001"),
+                &[("/variants/0/price", "invalid")],
+            ),
+            (
+                "/variants/0/optionValues",
+                json!([]),
+                &[("/variants/0/optionValues", "invalid")],
+            ),
+            (
+                "/variants/0/optionValues/0",
+                json!("XL"),
+                &[("/variants/0/optionValues/0", "invalid")],
+            ),
+            (
+                "/options/0/name",
+                json!(" "),
+                &[("/options/0/name", "required")],
+            ),
         ];
         for (pointer, value, expected) in cases {
             let found = faults(|input| *input.pointer_mut(pointer).unwrap() = value.clone());
-            let expected: Vec<_> = expected.iter().map(|&(at, code)| (at.to_owned(), code.to_owned())).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|&(at, code)| (at.to_owned(), code.to_owned()))
+                .collect();
             assert_eq!(found, expected, "{pointer} = {value}");
         }
     }
@@ -259,21 +355,35 @@ mod tests {
     fn what_may_be_left_out_and_what_goes_together() {
         let variant = |more: Value| {
             let mut variant = json!({"price": {"amount": "1", "currency": "EUR"}});
-            variant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            variant
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             move |input: &mut Value| {
                 input["options"] = json!([]);
                 input["variants"] = json!([variant]);
             }
         };
         assert_eq!(faults(variant(json!({}))), []);
-        assert_eq!(faults(variant(json!({"sku": "", "barcode": "not a GTIN"}))), []);
+        assert_eq!(
+            faults(variant(json!({"sku": "", "barcode": "not a GTIN"}))),
+            []
+        );
         let pair = |pointer: &str, code: &str| vec![(pointer.to_owned(), code.to_owned())];
         assert_eq!(
-            faults(variant(json!({"compareAtPrice": {"amount": "2", "currency": "USD"}}))),
+            faults(variant(
+                json!({"compareAtPrice": {"amount": "2", "currency": "USD"}})
+            )),
             pair("/variants/0/compareAtPrice/currency", "invalid")
         );
-        assert_eq!(faults(variant(json!({"weightGrams": -1}))), pair("/variants/0/weightGrams", "out_of_range"));
-        assert_eq!(faults(variant(json!({"weightGrams": 3_000_000_000_i64}))), pair("/variants/0/weightGrams", "invalid"));
+        assert_eq!(
+            faults(variant(json!({"weightGrams": -1}))),
+            pair("/variants/0/weightGrams", "out_of_range")
+        );
+        assert_eq!(
+            faults(variant(json!({"weightGrams": 3_000_000_000_i64}))),
+            pair("/variants/0/weightGrams", "invalid")
+        );
         assert_eq!(
             faults(|input| input["media"] = json!([{"url": "javascript:alert(1)"}])),
             pair("/media/0/url", "invalid")
@@ -282,12 +392,18 @@ mod tests {
 
     #[test]
     fn inputs_that_mean_the_same_have_one_normal_form() {
-        let read = |json: Value| serde_json::from_value::<ProductInput>(json).unwrap().normalized();
+        let read = |json: Value| {
+            serde_json::from_value::<ProductInput>(json)
+                .unwrap()
+                .normalized()
+        };
         let price = json!({"amount": "1.50", "currency": "EUR"});
         assert_eq!(
             read(json!({"externalId": "A", "title": "A", "variants": [{"price": price}]})),
-            read(json!({"externalId": "A", "title": "A", "description": "", "status": "active", "tags": [],
-                "variants": [{"externalId": "A", "sku": "", "price": {"amount": "1.5", "currency": "EUR"}}]})),
+            read(
+                json!({"externalId": "A", "title": "A", "description": "", "status": "active", "tags": [],
+                "variants": [{"externalId": "A", "sku": "", "price": {"amount": "1.5", "currency": "EUR"}}]})
+            ),
         );
     }
 }

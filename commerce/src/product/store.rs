@@ -4,7 +4,10 @@
 //! row. With `= any (array)` the planner, as long as it has no statistics of a catalog that has just come in, thinks a merchant has few
 //! products, and reads all of them for each batch.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use std::collections::HashMap;
 
@@ -14,12 +17,13 @@ use kernel::{
     id::MerchantId,
     money::{Currency, Money},
     page::PageRequest,
+    version::Version,
 };
 use sqlx::{PgConnection, types::Json};
 
 use super::{
-    Attribute, Media, Product, ProductFilter, ProductId, ProductOption, ProductStatus, SaleVariant, Variant, VariantId, sale_title,
-    upsert::Written,
+    Attribute, Media, Product, ProductFilter, ProductId, ProductOption, ProductStatus, SaleVariant,
+    Variant, VariantId, sale_title, upsert::Written,
 };
 
 /// A product with all its variants.
@@ -69,11 +73,14 @@ impl From<ProductRow> for Aggregate {
             attributes: row.attributes.0,
             media: row.media.0,
             variants: Vec::new(),
-            version: row.version,
+            version: Version::new(row.version),
             created_at: row.created_at,
             updated_at: row.updated_at,
         };
-        Self { product, archived: Vec::new() }
+        Self {
+            product,
+            archived: Vec::new(),
+        }
     }
 }
 
@@ -105,7 +112,9 @@ impl TryFrom<VariantRow> for Variant {
             sku: row.sku,
             barcode: row.barcode,
             price: Money::new(row.price_minor, currency),
-            compare_at_price: row.compare_at_price_minor.map(|minor| Money::new(minor, currency)),
+            compare_at_price: row
+                .compare_at_price_minor
+                .map(|minor| Money::new(minor, currency)),
             weight_grams: row.weight_grams,
             option_values: row.option_values.0,
             attributes: row.attributes.0,
@@ -116,7 +125,10 @@ impl TryFrom<VariantRow> for Variant {
 }
 
 fn currency(variant: VariantId, code: &str) -> Result<Currency, db::Error> {
-    code.parse().map_err(|error: kernel::money::ParseCurrencyError| db::Error::corrupt("variants", variant, error))
+    code.parse()
+        .map_err(|error: kernel::money::ParseCurrencyError| {
+            db::Error::corrupt("variants", variant, error)
+        })
 }
 
 /// Which of these external ids are there.
@@ -142,7 +154,15 @@ pub(super) async fn known(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| (row.external_id, Known { id: row.id, content_sha256: row.content_sha256 }))
+        .map(|row| {
+            (
+                row.external_id,
+                Known {
+                    id: row.id,
+                    content_sha256: row.content_sha256,
+                },
+            )
+        })
         .collect())
 }
 
@@ -260,10 +280,15 @@ async fn with_variants(
     if aggregates.is_empty() {
         return Ok(aggregates);
     }
-    let ids: Vec<ProductId> = aggregates.iter().map(|aggregate| aggregate.product.id).collect();
+    let ids: Vec<ProductId> = aggregates
+        .iter()
+        .map(|aggregate| aggregate.product.id)
+        .collect();
     let places: HashMap<ProductId, usize> = ids.iter().copied().zip(0..).collect();
     for variant in variants_of(tx, merchant, &ids).await? {
-        let place = places.get(&variant.product_id).and_then(|&place| aggregates.get_mut(place));
+        let place = places
+            .get(&variant.product_id)
+            .and_then(|&place| aggregates.get_mut(place));
         if let Some(aggregate) = place {
             if variant.archived {
                 aggregate.archived.push(variant);
@@ -397,13 +422,15 @@ pub(super) async fn list(
             and ($3::text is null or status = $3)
             and ($4::text is null or brand = $4)
             and ($5::timestamptz is null or updated_at > $5)
+            and ($6::text is null or external_id = $6)
         order by id
-        limit $6"#,
+        limit $7"#,
         merchant as MerchantId,
         request.after as Option<ProductId>,
         filter.status.map(ProductStatus::name),
         filter.brand.as_deref(),
         filter.updated_after as Option<Timestamp>,
+        filter.external_id.as_deref(),
         request.fetch_count(),
     )
     .fetch_all(tx)
@@ -431,8 +458,9 @@ pub(super) async fn list_by_variant(
             and ($5::timestamptz is null or products.updated_at > $5)
             and ($6::text is null or variants.sku = $6)
             and ($7::text is null or variants.barcode = $7)
+            and ($8::text is null or products.external_id = $8)
         order by products.id
-        limit $8"#,
+        limit $9"#,
         merchant as MerchantId,
         request.after as Option<ProductId>,
         filter.status.map(ProductStatus::name),
@@ -440,6 +468,7 @@ pub(super) async fn list_by_variant(
         filter.updated_after as Option<Timestamp>,
         filter.sku.as_deref(),
         filter.barcode.as_deref(),
+        filter.external_id.as_deref(),
         request.fetch_count(),
     )
     .fetch_all(tx)
@@ -471,18 +500,29 @@ impl<'p> Columns<'p> {
         let products = || written.iter().map(|written| &written.product);
         Self {
             ids: products().map(|product| product.id).collect(),
-            external_ids: products().map(|product| product.external_id.as_str()).collect(),
+            external_ids: products()
+                .map(|product| product.external_id.as_str())
+                .collect(),
             titles: products().map(|product| product.title.as_str()).collect(),
-            descriptions: products().map(|product| product.description.as_deref()).collect(),
+            descriptions: products()
+                .map(|product| product.description.as_deref())
+                .collect(),
             brands: products().map(|product| product.brand.as_deref()).collect(),
-            categories: products().map(|product| product.category.as_deref()).collect(),
+            categories: products()
+                .map(|product| product.category.as_deref())
+                .collect(),
             statuses: products().map(|product| product.status.name()).collect(),
             tags: products().map(|product| Json(&product.tags)).collect(),
             options: products().map(|product| Json(&product.options)).collect(),
-            attributes: products().map(|product| Json(&product.attributes)).collect(),
+            attributes: products()
+                .map(|product| Json(&product.attributes))
+                .collect(),
             media: products().map(|product| Json(&product.media)).collect(),
-            hashes: written.iter().map(|written| written.content_sha256.as_slice()).collect(),
-            versions: products().map(|product| product.version).collect(),
+            hashes: written
+                .iter()
+                .map(|written| written.content_sha256.as_slice())
+                .collect(),
+            versions: products().map(|product| product.version.number()).collect(),
             created: products().map(|product| product.created_at).collect(),
             updated: products().map(|product| product.updated_at).collect(),
         }
@@ -531,7 +571,11 @@ pub(super) async fn insert(
 }
 
 /// Writes products whose locks are held.
-pub(super) async fn update(tx: &mut PgConnection, merchant: MerchantId, written: &[&Written]) -> Result<(), db::Error> {
+pub(super) async fn update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    written: &[&Written],
+) -> Result<(), db::Error> {
     let columns = Columns::of(written);
     sqlx::query!(
         "update products
@@ -572,17 +616,43 @@ pub(super) async fn upsert_variants(
 ) -> Result<(), db::Error> {
     let ids: Vec<VariantId> = variants.iter().map(|variant| variant.id).collect();
     let products: Vec<ProductId> = variants.iter().map(|variant| variant.product_id).collect();
-    let external_ids: Vec<&str> = variants.iter().map(|variant| variant.external_id.as_str()).collect();
+    let external_ids: Vec<&str> = variants
+        .iter()
+        .map(|variant| variant.external_id.as_str())
+        .collect();
     let positions: Vec<i32> = variants.iter().map(|variant| variant.position).collect();
-    let skus: Vec<Option<&str>> = variants.iter().map(|variant| variant.sku.as_deref()).collect();
-    let barcodes: Vec<Option<&str>> = variants.iter().map(|variant| variant.barcode.as_deref()).collect();
-    let prices: Vec<i64> = variants.iter().map(|variant| variant.price.minor()).collect();
-    let compare_at_prices: Vec<Option<i64>> =
-        variants.iter().map(|variant| variant.compare_at_price.map(Money::minor)).collect();
-    let currencies: Vec<&str> = variants.iter().map(|variant| variant.price.currency().code()).collect();
-    let weights: Vec<Option<i32>> = variants.iter().map(|variant| variant.weight_grams).collect();
-    let option_values: Vec<_> = variants.iter().map(|variant| Json(&variant.option_values)).collect();
-    let attributes: Vec<_> = variants.iter().map(|variant| Json(&variant.attributes)).collect();
+    let skus: Vec<Option<&str>> = variants
+        .iter()
+        .map(|variant| variant.sku.as_deref())
+        .collect();
+    let barcodes: Vec<Option<&str>> = variants
+        .iter()
+        .map(|variant| variant.barcode.as_deref())
+        .collect();
+    let prices: Vec<i64> = variants
+        .iter()
+        .map(|variant| variant.price.minor())
+        .collect();
+    let compare_at_prices: Vec<Option<i64>> = variants
+        .iter()
+        .map(|variant| variant.compare_at_price.map(Money::minor))
+        .collect();
+    let currencies: Vec<&str> = variants
+        .iter()
+        .map(|variant| variant.price.currency().code())
+        .collect();
+    let weights: Vec<Option<i32>> = variants
+        .iter()
+        .map(|variant| variant.weight_grams)
+        .collect();
+    let option_values: Vec<_> = variants
+        .iter()
+        .map(|variant| Json(&variant.option_values))
+        .collect();
+    let attributes: Vec<_> = variants
+        .iter()
+        .map(|variant| Json(&variant.attributes))
+        .collect();
     let archived: Vec<bool> = variants.iter().map(|variant| variant.archived).collect();
     sqlx::query!(
         "insert into variants

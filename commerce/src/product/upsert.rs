@@ -21,6 +21,7 @@ use kernel::{
     idempotency::{self, Call, Operation},
     scope::Scope,
     validation,
+    version::Version,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -47,21 +48,30 @@ pub struct UpsertInput {
     /// The product, in its normal form.
     pub product: ProductInput,
     /// The version that the client expects (`If-Match`).
-    pub expected_version: Option<i64>,
+    pub expected_version: Option<Version>,
 }
 
 impl Upsert {
     /// Checks the input. With an expected version, a product at another version (none is 0) is left as it is.
-    pub fn new(product: ProductInput, expected_version: Option<i64>) -> Result<Self, Error> {
+    pub fn new(product: ProductInput, expected_version: Option<Version>) -> Result<Self, Error> {
         validation::check(&product).map_err(Error::Invalid)?;
         Self::of_valid(product, expected_version)
     }
 
     /// For input that has been checked already.
-    pub(crate) fn of_valid(product: ProductInput, expected_version: Option<i64>) -> Result<Self, Error> {
+    pub(crate) fn of_valid(
+        product: ProductInput,
+        expected_version: Option<Version>,
+    ) -> Result<Self, Error> {
         let product = product.normalized();
         let content_sha256 = content_sha256(&product)?;
-        Ok(Self { input: UpsertInput { product, expected_version }, content_sha256 })
+        Ok(Self {
+            input: UpsertInput {
+                product,
+                expected_version,
+            },
+            content_sha256,
+        })
     }
 
     /// The merchant's id of the product.
@@ -95,24 +105,41 @@ impl Operation for Upsert {
         tx: &mut PgConnection,
         members: &[(&Self, Call<'_>)],
     ) -> Result<Vec<Result<Upserted, Error>>, Error> {
-        let Some(merchant) = members.first().map(|(_, call)| call.actor.merchant) else { return Ok(Vec::new()) };
+        let Some(merchant) = members.first().map(|(_, call)| call.actor.merchant) else {
+            return Ok(Vec::new());
+        };
         for (_, call) in members {
             call.actor.access.require(Scope::CatalogWrite)?;
         }
         let items: Vec<_> = members
             .iter()
-            .map(|&(upsert, call)| Item { upsert, request: call.actor.request, now: call.now })
+            .map(|&(upsert, call)| Item {
+                upsert,
+                request: call.actor.request,
+                now: call.now,
+            })
             .collect();
         upsert_group(tx, merchant, &items).await
     }
 }
 
 /// Makes a product what the input says.
-pub async fn upsert(tx: &mut PgConnection, actor: &Actor, upsert: &Upsert, now: Timestamp) -> Result<Upserted, Error> {
+pub async fn upsert(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    upsert: &Upsert,
+    now: Timestamp,
+) -> Result<Upserted, Error> {
     actor.access.require(Scope::CatalogWrite)?;
-    let item = Item { upsert, request: actor.request, now };
+    let item = Item {
+        upsert,
+        request: actor.request,
+        now,
+    };
     let mut upserted = upsert_group(tx, actor.merchant, &[item]).await?;
-    upserted.pop().unwrap_or_else(|| Err(Error::not_found("product", upsert.external_id())))
+    upserted
+        .pop()
+        .unwrap_or_else(|| Err(Error::not_found("product", upsert.external_id())))
 }
 
 /// Decides a group and shows each member the product as its own upsert left it.
@@ -123,10 +150,18 @@ async fn upsert_group(
 ) -> Result<Vec<Result<Upserted, Error>>, Error> {
     let decided = decide(tx, merchant, items, Show::Products).await?;
     let finish = |decided: Decided| {
-        let product = decided.product.ok_or_else(|| Error::not_found("product", decided.id))?;
-        Ok(Upserted { outcome: decided.outcome, product })
+        let product = decided
+            .product
+            .ok_or_else(|| Error::not_found("product", decided.id))?;
+        Ok(Upserted {
+            outcome: decided.outcome,
+            product,
+        })
     };
-    Ok(decided.into_iter().map(|decided| decided.and_then(finish)).collect())
+    Ok(decided
+        .into_iter()
+        .map(|decided| decided.and_then(finish))
+        .collect())
 }
 
 /// Makes many products what the inputs say; the results are in the inputs' order. Some six statements, however many. Refuses an input alone for
@@ -138,7 +173,14 @@ pub async fn upsert_many(
     now: Timestamp,
 ) -> Result<Vec<Result<Decided, Error>>, Error> {
     actor.access.require(Scope::CatalogWrite)?;
-    let items: Vec<_> = upserts.iter().map(|upsert| Item { upsert, request: actor.request, now }).collect();
+    let items: Vec<_> = upserts
+        .iter()
+        .map(|upsert| Item {
+            upsert,
+            request: actor.request,
+            now,
+        })
+        .collect();
     decide(tx, actor.merchant, &items, Show::Ids).await
 }
 
@@ -180,7 +222,10 @@ async fn decide(
     // Sorted by external id: the order in which rows are inserted and locked.
     let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
     for (place, item) in items.iter().enumerate() {
-        groups.entry(item.upsert.external_id()).or_default().push((place, *item));
+        groups
+            .entry(item.upsert.external_id())
+            .or_default()
+            .push((place, *item));
     }
     let external_ids: Vec<&str> = groups.keys().copied().collect();
     let known = store::known(tx, merchant, &external_ids).await?;
@@ -189,7 +234,9 @@ async fn decide(
     let mut inserting = Vec::new();
     for (external_id, group) in groups {
         match known.get(external_id) {
-            Some(known) if show == Show::Ids && group.iter().all(|(_, item)| known.equals(item.upsert)) => {
+            Some(known)
+                if show == Show::Ids && group.iter().all(|(_, item)| known.equals(item.upsert)) =>
+            {
                 work.unchanged(known.id, &group);
             }
             Some(_) => drop(differing.insert(external_id, group)),
@@ -200,11 +247,21 @@ async fn decide(
         }
     }
 
-    let new: Vec<_> = inserting.iter().filter_map(|(_, _, folded)| folded.written.as_ref()).collect();
-    let inserted = if new.is_empty() { Vec::new() } else { store::insert(tx, merchant, &new).await? };
+    let new: Vec<_> = inserting
+        .iter()
+        .filter_map(|(_, _, folded)| folded.written.as_ref())
+        .collect();
+    let inserted = if new.is_empty() {
+        Vec::new()
+    } else {
+        store::insert(tx, merchant, &new).await?
+    };
     let inserted: HashSet<_> = inserted.into_iter().collect();
     for (external_id, group, folded) in inserting {
-        let overtaken = folded.written.as_ref().is_some_and(|written| !inserted.contains(&written.product.id));
+        let overtaken = folded
+            .written
+            .as_ref()
+            .is_some_and(|written| !inserted.contains(&written.product.id));
         if overtaken {
             differing.insert(external_id, group);
         } else {
@@ -221,7 +278,10 @@ async fn decide(
                 changed.push(folded);
             }
         }
-        let written: Vec<_> = changed.iter().filter_map(|folded| folded.written.as_ref()).collect();
+        let written: Vec<_> = changed
+            .iter()
+            .filter_map(|folded| folded.written.as_ref())
+            .collect();
         if !written.is_empty() {
             store::update(tx, merchant, &written).await?;
         }
@@ -237,10 +297,17 @@ async fn decide(
         event::append(tx, merchant, request, now, &events).await?;
     }
     let missing = |place: usize| {
-        let external_id = items.get(place).map_or("", |item| item.upsert.external_id());
+        let external_id = items
+            .get(place)
+            .map_or("", |item| item.upsert.external_id());
         Err(Error::not_found("product", external_id))
     };
-    Ok(work.results.into_iter().enumerate().map(|(place, result)| result.unwrap_or_else(|| missing(place))).collect())
+    Ok(work
+        .results
+        .into_iter()
+        .enumerate()
+        .map(|(place, result)| result.unwrap_or_else(|| missing(place)))
+        .collect())
 }
 
 /// What a group's products add up to.
@@ -254,12 +321,23 @@ struct Work {
 impl Work {
     fn new(count: usize) -> Self {
         let results = std::iter::repeat_with(|| None).take(count).collect();
-        Self { results, variants: Vec::new(), events: HashMap::new() }
+        Self {
+            results,
+            variants: Vec::new(),
+            events: HashMap::new(),
+        }
     }
 
     fn unchanged(&mut self, id: ProductId, group: &Group<'_>) {
         for &(place, _) in group {
-            self.answer(place, Ok(Decided { outcome: UpsertOutcome::Unchanged, id, product: None }));
+            self.answer(
+                place,
+                Ok(Decided {
+                    outcome: UpsertOutcome::Unchanged,
+                    id,
+                    product: None,
+                }),
+            );
         }
     }
 
@@ -274,7 +352,11 @@ impl Work {
             self.answer(place, result);
         }
         for (request, now, event) in folded.events {
-            self.events.entry(request).or_insert_with(|| (now, Vec::new())).1.push(event);
+            self.events
+                .entry(request)
+                .or_insert_with(|| (now, Vec::new()))
+                .1
+                .push(event);
         }
         self.variants.extend(folded.variants);
     }
@@ -298,48 +380,96 @@ pub(super) struct Written {
 
 /// Decides the inputs for one product, one after the other.
 fn fold(stored: Option<Aggregate>, group: &Group<'_>, show: Show) -> Result<Folded, Error> {
-    let before: HashMap<VariantId, Variant> =
-        stored.iter().flat_map(Aggregate::variants).map(|variant| (variant.id, variant.clone())).collect();
+    let before: HashMap<VariantId, Variant> = stored
+        .iter()
+        .flat_map(Aggregate::variants)
+        .map(|variant| (variant.id, variant.clone()))
+        .collect();
     let mut results = Vec::with_capacity(group.len());
     let mut events = Vec::new();
     let mut written_sha256 = None;
     let mut state = stored;
     for &(place, item) in group {
-        let current = state.as_ref().map_or(0, |aggregate| aggregate.product.version);
-        let expected = item.upsert.input.expected_version.filter(|&expected| expected != current);
+        let current = state
+            .as_ref()
+            .map_or(0, |aggregate| aggregate.product.version.number());
+        let expected = item
+            .upsert
+            .input
+            .expected_version
+            .map(Version::number)
+            .filter(|&expected| expected != current);
         if let Some(expected) = expected {
             results.push((place, Err(Error::VersionMismatch { expected, current })));
             continue;
         }
         let input = &item.upsert.input.product;
         let (outcome, aggregate) = match state.take() {
-            Some(aggregate) if aggregate.product.to_input() == *input => (UpsertOutcome::Unchanged, aggregate),
+            Some(aggregate) if aggregate.product.to_input() == *input => {
+                (UpsertOutcome::Unchanged, aggregate)
+            }
             Some(aggregate) => {
                 let changed = aggregate.changed(input, item.now);
-                events.extend(changed.events()?.into_iter().map(|event| (item.request, item.now, event)));
+                events.extend(
+                    changed
+                        .events()?
+                        .into_iter()
+                        .map(|event| (item.request, item.now, event)),
+                );
                 written_sha256 = Some(item.upsert.content_sha256);
                 (UpsertOutcome::Updated, changed.after)
             }
             None => {
                 let product = create(input, item.now);
-                events.push((item.request, item.now, product_event("product.created", &product)?));
+                events.push((
+                    item.request,
+                    item.now,
+                    product_event("product.created", &product)?,
+                ));
                 written_sha256 = Some(item.upsert.content_sha256);
-                (UpsertOutcome::Created, Aggregate { product, archived: Vec::new() })
+                (
+                    UpsertOutcome::Created,
+                    Aggregate {
+                        product,
+                        archived: Vec::new(),
+                    },
+                )
             }
         };
         let product = (show == Show::Products).then(|| aggregate.product.clone());
-        results.push((place, Ok(Decided { outcome, id: aggregate.product.id, product })));
+        results.push((
+            place,
+            Ok(Decided {
+                outcome,
+                id: aggregate.product.id,
+                product,
+            }),
+        ));
         state = Some(aggregate);
     }
     let (written, variants) = match (state, written_sha256) {
         (Some(aggregate), Some(content_sha256)) => {
-            let variants =
-                aggregate.variants().filter(|variant| before.get(&variant.id) != Some(variant)).cloned().collect();
-            (Some(Written { product: aggregate.product, content_sha256 }), variants)
+            let variants = aggregate
+                .variants()
+                .filter(|variant| before.get(&variant.id) != Some(variant))
+                .cloned()
+                .collect();
+            (
+                Some(Written {
+                    product: aggregate.product,
+                    content_sha256,
+                }),
+                variants,
+            )
         }
         _ => (None, Vec::new()),
     };
-    Ok(Folded { results, events, written, variants })
+    Ok(Folded {
+        results,
+        events,
+        written,
+        variants,
+    })
 }
 
 fn create(input: &ProductInput, now: Timestamp) -> Product {
@@ -356,11 +486,17 @@ fn create(input: &ProductInput, now: Timestamp) -> Product {
         attributes: Vec::new(),
         media: Vec::new(),
         variants: Vec::new(),
-        version: 0,
+        version: Version::new(0),
         created_at: now,
         updated_at: now,
     };
-    Aggregate { product: nothing, archived: Vec::new() }.changed(input, now).after.product
+    Aggregate {
+        product: nothing,
+        archived: Vec::new(),
+    }
+    .changed(input, now)
+    .after
+    .product
 }
 
 /// A change that an input made to a product.
@@ -378,13 +514,21 @@ impl Aggregate {
 
     /// The next version, as a normal input wants it.
     fn changed(self, input: &ProductInput, now: Timestamp) -> Changed {
-        let Self { product: before, archived } = self;
+        let Self {
+            product: before,
+            archived,
+        } = self;
         let listed = before.variants.into_iter().chain(archived);
-        let mut known: BTreeMap<String, Variant> = listed.map(|variant| (variant.external_id.clone(), variant)).collect();
+        let mut known: BTreeMap<String, Variant> = listed
+            .map(|variant| (variant.external_id.clone(), variant))
+            .collect();
         let mut repriced = Vec::new();
         let mut variants = Vec::with_capacity(input.variants.len());
         for (position, wanted) in (1..).zip(&input.variants) {
-            let external_id = wanted.external_id.clone().unwrap_or_else(|| input.external_id.clone());
+            let external_id = wanted
+                .external_id
+                .clone()
+                .unwrap_or_else(|| input.external_id.clone());
             let known = known.remove(&external_id);
             if let Some(known) = &known
                 && (known.price, known.compare_at_price) != (wanted.price, wanted.compare_at_price)
@@ -406,8 +550,15 @@ impl Aggregate {
                 archived: false,
             });
         }
-        let archived = known.into_values().map(|variant| Variant { archived: true, ..variant }).collect();
-        let newly_archived = input.status == ProductStatus::Archived && before.status != ProductStatus::Archived;
+        let archived = known
+            .into_values()
+            .map(|variant| Variant {
+                archived: true,
+                ..variant
+            })
+            .collect();
+        let newly_archived =
+            input.status == ProductStatus::Archived && before.status != ProductStatus::Archived;
         let product = Product {
             id: before.id,
             external_id: before.external_id,
@@ -421,12 +572,16 @@ impl Aggregate {
             attributes: input.attributes.clone(),
             media: input.media.clone(),
             variants,
-            version: before.version + 1,
+            version: before.version.next(),
             created_at: before.created_at,
             // Another process may have written by a clock that is ahead.
             updated_at: before.updated_at.max(now),
         };
-        Changed { after: Self { product, archived }, newly_archived, repriced }
+        Changed {
+            after: Self { product, archived },
+            newly_archived,
+            repriced,
+        }
     }
 }
 
@@ -434,11 +589,22 @@ impl Changed {
     /// What the change announces: one event of the product, and one of each variant that has another price.
     fn events(&self) -> Result<Vec<NewEvent>, Error> {
         let product = &self.after.product;
-        let kind = if self.newly_archived { "product.archived" } else { "product.updated" };
-        let repriced = product.variants.iter().filter(|variant| self.repriced.contains(&variant.id));
+        let kind = if self.newly_archived {
+            "product.archived"
+        } else {
+            "product.updated"
+        };
+        let repriced = product
+            .variants
+            .iter()
+            .filter(|variant| self.repriced.contains(&variant.id));
         std::iter::once(product_event(kind, product))
             .chain(repriced.map(|variant| {
-                let resource = ResourceRef { kind: "variant", id: variant.id.to_string(), version: product.version };
+                let resource = ResourceRef {
+                    kind: "variant",
+                    id: variant.id.to_string(),
+                    version: product.version.number(),
+                };
                 new_event("variant.price_changed", resource, variant)
             }))
             .collect()
@@ -447,13 +613,29 @@ impl Changed {
 
 /// An event about a product as it is now.
 pub(super) fn product_event(kind: &'static str, product: &Product) -> Result<NewEvent, Error> {
-    let resource = ResourceRef { kind: "product", id: product.id.to_string(), version: product.version };
+    let resource = ResourceRef {
+        kind: "product",
+        id: product.id.to_string(),
+        version: product.version.number(),
+    };
     new_event(kind, resource, product)
 }
 
-fn new_event(kind: &'static str, resource: ResourceRef, data: &impl Serialize) -> Result<NewEvent, Error> {
-    let data: Box<RawValue> = serde_json::value::to_raw_value(data).map_err(idempotency::Error::Input)?;
-    Ok(NewEvent { kind, resource, scope: Scope::CatalogRead, locations: Vec::new(), data, personal: None })
+fn new_event(
+    kind: &'static str,
+    resource: ResourceRef,
+    data: &impl Serialize,
+) -> Result<NewEvent, Error> {
+    let data: Box<RawValue> =
+        serde_json::value::to_raw_value(data).map_err(idempotency::Error::Input)?;
+    Ok(NewEvent {
+        kind,
+        resource,
+        scope: Scope::CatalogRead,
+        locations: Vec::new(),
+        data,
+        personal: None,
+    })
 }
 
 impl store::Known {

@@ -95,7 +95,12 @@ impl Output {
             say(serde_json::to_string(fields)?);
         } else {
             for (name, value) in fields.as_object().into_iter().flatten() {
-                say(format_args!("{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+                say(format_args!(
+                    "{name}: {}",
+                    value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned)
+                ));
             }
         }
         Ok(())
@@ -129,15 +134,32 @@ impl App {
 impl Grant {
     pub(super) async fn run(self) -> CommandResult {
         match self {
-            Self::Create { merchant, app, scope, location, personal_data, expires_at, output } => {
+            Self::Create {
+                merchant,
+                app,
+                scope,
+                location,
+                personal_data,
+                expires_at,
+                output,
+            } => {
                 let locations = (!location.is_empty()).then_some(location);
-                let input = auth::grant::GrantInput { scopes: scope, locations, personal_data, expires_at };
+                let input = auth::grant::GrantInput {
+                    scopes: scope,
+                    locations,
+                    personal_data,
+                    expires_at,
+                };
                 let foundation = Foundation::open_beside(&output.storage).await?;
                 let grant = foundation.grant(merchant, app, input).await?;
                 foundation.close().await;
                 output.print(&serde_json::to_value(grant)?)
             }
-            Self::Revoke { merchant, grant, output } => {
+            Self::Revoke {
+                merchant,
+                grant,
+                output,
+            } => {
                 let foundation = Foundation::open_beside(&output.storage).await?;
                 let grant = foundation.revoke(merchant, grant).await?;
                 foundation.close().await;
@@ -149,20 +171,30 @@ impl Grant {
 
 impl Foundation {
     /// Makes a merchant.
-    pub(crate) async fn create_merchant(&self, name: &str) -> Result<auth::merchant::Merchant, auth::Error> {
+    pub(crate) async fn create_merchant(
+        &self,
+        name: &str,
+    ) -> Result<auth::merchant::Merchant, auth::Error> {
         let now = self.clock().now();
         let id = MerchantId::new(now);
         let mut tx = self.api_database(CONNECTIONS_MAX).enter(id).await?;
-        let input = auth::merchant::MerchantInput { name: name.to_owned() };
+        let input = auth::merchant::MerchantInput {
+            name: name.to_owned(),
+        };
         let merchant = auth::merchant::create(&mut tx, self.keyring(), id, input, now).await?;
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(merchant)
     }
 
     /// Makes an app.
-    pub(crate) async fn create_app(&self, name: &str) -> Result<auth::client::app::NewApp, auth::Error> {
+    pub(crate) async fn create_app(
+        &self,
+        name: &str,
+    ) -> Result<auth::client::app::NewApp, auth::Error> {
         let mut tx = self.api_database(CONNECTIONS_MAX).begin().await?;
-        let input = auth::client::app::AppInput { name: name.to_owned() };
+        let input = auth::client::app::AppInput {
+            name: name.to_owned(),
+        };
         let app = auth::client::app::create(&mut tx, input, self.clock().now()).await?;
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(app)
@@ -178,12 +210,17 @@ impl Foundation {
         let now = self.clock().now();
         let mut tx = self.api_database(CONNECTIONS_MAX).enter(merchant).await?;
         let request = RequestId::new(now);
-        let grant = auth::grant::create_or_change(&mut tx, merchant, app, input, request, now).await?;
+        let grant =
+            auth::grant::create_or_change(&mut tx, merchant, app, input, request, now).await?;
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(grant)
     }
 
-    async fn revoke(&self, merchant: MerchantId, grant: GrantId) -> Result<auth::grant::Grant, auth::Error> {
+    async fn revoke(
+        &self,
+        merchant: MerchantId,
+        grant: GrantId,
+    ) -> Result<auth::grant::Grant, auth::Error> {
         let now = self.clock().now();
         let mut tx = self.api_database(CONNECTIONS_MAX).enter(merchant).await?;
         let grant = auth::grant::revoke(&mut tx, merchant, grant, RequestId::new(now), now).await?;

@@ -33,7 +33,20 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self) -> CommandResult {
-        let Self { catalog, once, json, listen, data_dir } = self;
-        demo::run(demo::Options { catalog, once, json, listen, data_dir }).await
+        let Self {
+            catalog,
+            once,
+            json,
+            listen,
+            data_dir,
+        } = self;
+        demo::run(demo::Options {
+            catalog,
+            once,
+            json,
+            listen,
+            data_dir,
+        })
+        .await
     }
 }

@@ -137,6 +137,8 @@ impl Import {
             .key
             .unwrap_or_else(|| format!("import-{}", uuid::Uuid::from_bytes(rand::random())));
         let file = Arc::new(FileSource::new(self.file)?);
+        // A wrong address or secret is said at once; only what breaks later is tried again.
+        client.token().await?;
         let bar = Bar::new(&file);
         let import = import_stream(&client, &key, file.clone(), &bar);
         let report = tokio::select! {
@@ -366,11 +368,15 @@ impl Progress for Bar {
     }
 
     fn continued(&self, reason: &str, pause: Duration) {
-        tracing::warn!(
-            reason,
-            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            "the import broke off and will be continued"
-        );
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        // The bar and the log share the terminal.
+        self.bar.suspend(|| {
+            tracing::warn!(
+                reason,
+                pause_ms,
+                "the import broke off and will be continued"
+            );
+        });
     }
 }
 

@@ -18,11 +18,16 @@ pub(super) async fn run(serve: Serve) -> CommandResult {
         _ = terminate.recv() => return Ok(()),
     };
     let server = Server::start(&serve, &foundation).await?;
-    match foundation.postgres_pid() {
-        Some(pid) => tracing::info!(postgres.pid = pid, "private PostgreSQL is up"),
-        None => tracing::info!("using the PostgreSQL of STOA_DATABASE_URL"),
+    if let Some(pid) = foundation.postgres_pid() {
+        tracing::info!(postgres.pid = pid, "private PostgreSQL is up");
+    } else {
+        tracing::info!("using the PostgreSQL of STOA_DATABASE_URL");
     }
-    say(format_args!("stoa listens on http://{} as {}", server.address(), server.issuer()));
+    say(format_args!(
+        "stoa listens on http://{} as {}",
+        server.address(),
+        server.issuer()
+    ));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -1,6 +1,6 @@
 //! The server: API, relay and workers over a [`Foundation`].
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -8,10 +8,14 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use kernel::{clock::Clock, db::Database, event::Announcer, idempotency::Idempotency, migration, problem::Problem};
+use kernel::{
+    clock::Clock, db::Database, event::Announcer, idempotency::{Groups, Idempotency}, migration,
+    problem::Problem,
+};
 use sqlx::Connection;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::catch_panic::CatchPanicLayer;
 use webhooks::{
     client::{AddressPolicy, Client},
     relay::{Relay, Wake},
@@ -29,6 +33,12 @@ use crate::{
 
 /// How long requests and deliveries in flight may go on after a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long connections may take to close after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections of the worker's pool at least: two listen, and relay, dispatcher, recorder and sweeper work at once.
+const WORKER_CONNECTIONS_MIN: u32 = 8;
 
 /// How often idempotency keys are swept, and partitions looked after.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
@@ -74,38 +84,65 @@ pub struct Server {
     issuer: auth::Issuer,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// The pools, closed last.
+    databases: Vec<Database>,
 }
 
 impl Server {
     /// Starts what the role asks for; returns once the address is listened on.
     pub async fn start(serve: &Serve, foundation: &Foundation) -> Result<Self, StartError> {
-        let listen = |source| StartError::Listen { address: serve.listen, source };
+        let listen = |source| StartError::Listen {
+            address: serve.listen,
+            source,
+        };
         let listener = TcpListener::bind(serve.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let url = serve.public_url.as_ref().map_or_else(|| format!("http://{address}"), ToString::to_string);
-        let issuer = auth::Issuer::parse(&url).map_err(|source| StartError::PublicUrl { url, source })?;
+        let url = serve
+            .public_url
+            .as_ref()
+            .map_or_else(|| format!("http://{address}"), ToString::to_string);
+        let issuer =
+            auth::Issuer::parse(&url).map_err(|source| StartError::PublicUrl { url, source })?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let announcer = Announcer::default();
         let database = foundation.api_database(serve.database_connections);
+        let mut databases = vec![database.clone()];
         if serve.role.serves() {
-            let router = api(serve, foundation, &database, &announcer, &issuer, &tasks, &stop).await?;
+            let router = api(
+                serve, foundation, &database, &announcer, &issuer, &tasks, &stop,
+            )
+            .await?;
             let stopped = stop.clone();
             tasks.spawn(async move {
-                let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
+                let serving =
+                    axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
                 if let Err(error) = serving.await {
                     tracing::error!(error = %error, "the server ended");
                 }
             });
         }
         if serve.role.works() {
-            work(serve, foundation, announcer, &tasks, &stop)?;
+            let worker = foundation
+                .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
+            databases.push(worker.clone());
+            work(serve, foundation, worker, announcer, &tasks, &stop)?;
         } else {
-            spawn_until(&tasks, &stop, async move { announcer.forward(&database).await });
+            spawn_until(
+                &tasks,
+                &stop,
+                async move { announcer.forward(&database).await },
+            );
         }
         tasks.close();
-        Ok(Self { address, issuer, stop, tasks })
+        Ok(Self {
+            address,
+            issuer,
+            stop,
+            tasks,
+            databases,
+        })
     }
 
     /// Where it listens.
@@ -121,14 +158,28 @@ impl Server {
     /// Takes no new requests, and finishes what is in flight.
     pub async fn stop(&self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "stopped with work in flight; its leases and keys see to it");
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "stopped with work in flight; its leases and keys see to it"
+            );
+        }
+        for database in &self.databases {
+            // A connection that is still at work ends with its PostgreSQL.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, database.close()).await;
         }
     }
 }
 
 /// Runs a loop that has no end of its own until the stop.
-fn spawn_until(tasks: &TaskTracker, stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+fn spawn_until(
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     let stopped = stop.clone();
     tasks.spawn(async move {
         stopped.run_until_cancelled(work).await;
@@ -146,21 +197,36 @@ async fn api(
     stop: &CancellationToken,
 ) -> Result<Router, StartError> {
     let (clock, keyring) = (foundation.clock().clone(), Arc::clone(foundation.keyring()));
-    let keys = auth::SigningKeys::load_or_create(database.clone(), Arc::clone(&keyring), clock.clone()).await?;
+    let keys =
+        auth::SigningKeys::load_or_create(database.clone(), Arc::clone(&keyring), clock.clone())
+            .await?;
     let keys = Arc::new(keys);
     let view = Arc::new(auth::GrantView::new(database.clone(), clock.clone()));
-    let bearer = Arc::new(auth::Bearer::new(issuer.clone(), Arc::clone(&keys), Arc::clone(&view), clock.clone()));
+    let bearer = Arc::new(auth::Bearer::new(
+        issuer.clone(),
+        Arc::clone(&keys),
+        Arc::clone(&view),
+        clock.clone(),
+    ));
     spawn_until(tasks, stop, async move { view.run().await });
     let reloaded = Arc::clone(&keys);
     spawn_until(tasks, stop, async move { reloaded.run().await });
 
-    let idempotency = Idempotency::new(database.clone(), clock.clone(), Arc::clone(&keyring), announcer.clone());
+    let idempotency = Idempotency::new(
+        database.clone(),
+        clock.clone(),
+        Arc::clone(&keyring),
+        announcer.clone(),
+    );
+    let placing = Groups::new(idempotency.clone());
     let graphql = graphql::router(graphql::schema(graphql::Services {
+        placing: placing.clone(),
         database: database.clone(),
         keyring: Arc::clone(&keyring),
         idempotency: idempotency.clone(),
     }));
     let services = Services {
+        placing,
         database: database.clone(),
         clock: clock.clone(),
         keyring,
@@ -182,8 +248,26 @@ async fn api(
         .merge(authenticated)
         .merge(auth::http::router(oauth))
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
-        .merge(rest::service_router(Health { database: database.clone() }));
-    Ok(routed.layer(middleware::from_fn_with_state(clock, observe)))
+        .merge(rest::service_router(Health {
+            database: database.clone(),
+        }));
+    Ok(routed
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn_with_state(clock, observe)))
+}
+
+/// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the layer hands it over"
+)]
+fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Fault(Problem::internal(
+        text.unwrap_or_else(|| "a handler panicked".to_owned()),
+    ))
+    .into_response()
 }
 
 /// Answers 503 at once while the private PostgreSQL is being started again, rather than having every request wait for a connection.
@@ -192,30 +276,47 @@ async fn refuse_while_away(
     request: Request,
     next: Next,
 ) -> Response {
-    let away = postgres.is_some_and(|state| !matches!(*state.borrow(), private_postgres::State::Running { .. }));
-    if away { Fault(Problem::unavailable(PostgresAway)).into_response() } else { next.run(request).await }
+    let away = postgres
+        .is_some_and(|state| !matches!(*state.borrow(), private_postgres::State::Running { .. }));
+    if away {
+        Fault(Problem::unavailable(PostgresAway)).into_response()
+    } else {
+        next.run(request).await
+    }
 }
 
 /// The relay, the workers and the sweeper.
 fn work(
     serve: &Serve,
     foundation: &Foundation,
+    database: Database,
     announcer: Announcer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), StartError> {
     let clock = foundation.clock().clone();
-    let database = foundation.worker_database((serve.database_connections / 2).max(4));
     let wake = Wake::default();
-    let relay = Relay::new(database.clone(), clock.clone(), announcer.clone(), wake.clone());
+    let relay = Relay::new(
+        database.clone(),
+        clock.clone(),
+        announcer.clone(),
+        wake.clone(),
+    );
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
         ..webhooks::client::Config::default()
     })?;
-    let schedule = serve.delivery.retry_schedule_s.as_ref().map_or_else(Schedule::default, |waits| {
-        Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
-    });
-    let config = worker::Config { schedule, ..worker::Config::default() };
+    let schedule = serve
+        .delivery
+        .retry_schedule_s
+        .as_ref()
+        .map_or_else(Schedule::default, |waits| {
+            Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
+        });
+    let config = worker::Config {
+        schedule,
+        ..worker::Config::default()
+    };
     let worker = Worker::new(
         database.clone(),
         clock.clone(),
@@ -230,7 +331,11 @@ fn work(
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
     let options = foundation.connect_options().clone();
-    spawn_until(tasks, stop, async move { sweep(database, options, clock).await });
+    spawn_until(
+        tasks,
+        stop,
+        async move { sweep(database, options, clock).await },
+    );
     Ok(())
 }
 
@@ -256,5 +361,9 @@ async fn sweep(database: Database, owner: sqlx::postgres::PgConnectOptions, cloc
 
 fn address_policy(serve: &Serve) -> AddressPolicy {
     let allowed = serve.delivery.allow_private_targets;
-    AddressPolicy { allow_private: allowed, allow_link_local: false, allow_http: allowed }
+    AddressPolicy {
+        allow_private: allowed,
+        allow_link_local: false,
+        allow_http: allowed,
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch};
 
 /// How long a step of the demo waits for its webhooks.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A receiver on loopback.
 #[derive(Debug, Clone)]
@@ -57,8 +57,13 @@ impl Receiver {
     pub(super) async fn start() -> Result<Self, std::io::Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/webhooks", listener.local_addr()?);
-        let state = Arc::new(Kept { inner: Mutex::default(), changed: watch::Sender::new(()) });
-        let router = Router::new().fallback(receive).with_state(Arc::clone(&state));
+        let state = Arc::new(Kept {
+            inner: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        let router = Router::new()
+            .fallback(receive)
+            .with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { url, state })
     }
@@ -81,11 +86,19 @@ impl Receiver {
     /// What it has seen so far.
     pub(super) fn seen(&self) -> Seen {
         let inner = self.state.lock();
-        Seen { verified: inner.verified.clone(), forged: inner.forged, requests: inner.requests }
+        Seen {
+            verified: inner.verified.clone(),
+            forged: inner.forged,
+            requests: inner.requests,
+        }
     }
 
     /// Waits until it has seen enough.
-    pub(super) async fn wait_until(&self, what: &str, enough: impl Fn(&Seen) -> bool) -> Result<Seen, String> {
+    pub(super) async fn wait_until(
+        &self,
+        what: &str,
+        enough: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen, String> {
         let mut changed = self.state.changed.subscribe();
         let waiting = async {
             loop {
@@ -100,7 +113,7 @@ impl Receiver {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        waited.map_err(|_| format!("{what} did not arrive within {} s", PATIENCE.as_secs()))
+        waited.map_err(|_elapsed| format!("{what} did not arrive within {} s", PATIENCE.as_secs()))
     }
 }
 
@@ -113,7 +126,8 @@ impl Kept {
 async fn receive(State(state): State<Arc<Kept>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let mut inner = state.lock();
     inner.requests += 1;
-    let verified = standardwebhooks::Webhook::new(&inner.secret).is_ok_and(|webhook| webhook.verify(&body, &headers).is_ok());
+    let verified = standardwebhooks::Webhook::new(&inner.secret)
+        .is_ok_and(|webhook| webhook.verify(&body, &headers).is_ok());
     let status = if !verified {
         inner.forged += 1;
         StatusCode::UNAUTHORIZED
@@ -121,7 +135,10 @@ async fn receive(State(state): State<Arc<Kept>>, headers: HeaderMap, body: Bytes
         StatusCode::INTERNAL_SERVER_ERROR
     } else {
         let event: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let sequence = event.get("sequence").and_then(Value::as_i64).unwrap_or_default();
+        let sequence = event
+            .get("sequence")
+            .and_then(Value::as_i64)
+            .unwrap_or_default();
         inner.verified.insert(sequence, event);
         StatusCode::OK
     };

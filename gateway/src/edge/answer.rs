@@ -42,12 +42,18 @@ pub(crate) struct Mutated<T> {
 impl<T> Mutated<T> {
     /// 200.
     pub(crate) fn ok(answer: Answer<T>) -> Self {
-        Self { answer, status: StatusCode::OK }
+        Self {
+            answer,
+            status: StatusCode::OK,
+        }
     }
 
     /// 201, also for a replay: a retry gets the answer that it missed.
     pub(crate) fn created(answer: Answer<T>) -> Self {
-        Self { answer, status: StatusCode::CREATED }
+        Self {
+            answer,
+            status: StatusCode::CREATED,
+        }
     }
 }
 
@@ -64,7 +70,9 @@ impl<T: Versioned> IntoResponse for Mutated<T> {
 /// Marks an answer as replayed.
 pub(crate) fn mark_replay(response: &mut Response, replayed: bool) {
     if replayed {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
     }
 }
 
@@ -80,7 +88,8 @@ impl<T: Serialize> IntoResponse for Listed<T> {
 
 /// The ETag of a version: `"3"`.
 pub(crate) fn etag(version: i64) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
+    HeaderValue::from_str(&format!("\"{version}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
 }
 
 /// What a mutation came to where there is no one resource whose version could be an ETag.

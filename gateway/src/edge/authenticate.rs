@@ -31,7 +31,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
 }
 
 /// Verifies the token and hands the actor on; without one nothing below is reached.
-pub(crate) async fn authenticate(State(bearer): State<Arc<Bearer>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(
+    State(bearer): State<Arc<Bearer>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let token = bearer::token_of(request.headers()).map(str::to_owned);
     let id = request.extensions().get::<RequestId>().copied();
     match verify(&bearer, token, id).await {
@@ -49,10 +53,15 @@ async fn verify(
     id: Option<RequestId>,
 ) -> Result<Actor, Fault> {
     let token = token.map_err(auth::Error::from)?;
-    Ok(bearer.verify(&token, id.ok_or_else(unauthenticated)?).await?)
+    Ok(bearer
+        .verify(&token, id.ok_or_else(unauthenticated)?)
+        .await?)
 }
 
 /// A route outside of [`authenticate`] asked for an actor: a fault of ours, which shows as a refusal.
 fn unauthenticated() -> Fault {
-    Fault(Problem::new(&problem::INVALID_TOKEN, "This request is not authenticated."))
+    Fault(Problem::new(
+        &problem::INVALID_TOKEN,
+        "This request is not authenticated.",
+    ))
 }

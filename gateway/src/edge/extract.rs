@@ -6,8 +6,9 @@ use axum::{
     http::{HeaderName, header, request::Parts},
 };
 use kernel::{
+    actor::Actor,
     id::{Id, Kind},
-    idempotency::Key,
+    idempotency::{InvalidKey, Key},
     page::PageRequest,
     problem::{self, FieldError, Problem},
     validation::{self, Validate},
@@ -31,21 +32,29 @@ impl<S: Send + Sync, T: DeserializeOwned + Validate> FromRequest<S> for Body<T> 
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Fault> {
-        if !is_media_type(request.headers().get(header::CONTENT_TYPE), "application/json") {
+        if !is_media_type(
+            request.headers().get(header::CONTENT_TYPE),
+            "application/json",
+        ) {
             return Err(Fault(Problem::new(
                 &problem::UNSUPPORTED_MEDIA_TYPE,
                 "The body must be JSON, with `Content-Type: application/json`.",
             )));
         }
-        let bytes = to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|error| {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
-            Fault(if too_large {
-                Problem::new(&problem::PAYLOAD_TOO_LARGE, format!("A body may have {BODY_BYTES_MAX} bytes at most."))
-            } else {
-                Problem::new(&problem::MALFORMED_REQUEST, "The body broke off.")
-            })
-        })?;
+        let bytes = to_bytes(request.into_body(), BODY_BYTES_MAX)
+            .await
+            .map_err(|error| {
+                let too_large = std::error::Error::source(&error)
+                    .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+                Fault(if too_large {
+                    Problem::new(
+                        &problem::PAYLOAD_TOO_LARGE,
+                        format!("A body may have {BODY_BYTES_MAX} bytes at most."),
+                    )
+                } else {
+                    Problem::new(&problem::MALFORMED_REQUEST, "The body broke off.")
+                })
+            })?;
         Ok(Self(validation::from_json(&bytes)?))
     }
 }
@@ -61,6 +70,13 @@ pub(crate) fn is_media_type(value: Option<&http::HeaderValue>, expected: &str) -
 /// The required header `Idempotency-Key`.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey(pub(crate) Key);
+
+impl IdempotencyKey {
+    /// A key of its own for a change that came without one, where that is allowed.
+    pub(crate) fn of_request(actor: &Actor) -> Result<Self, InvalidKey> {
+        actor.request.to_string().parse().map(Self)
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Fault;
@@ -86,13 +102,18 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let Some(value) = parts.headers.get(header::IF_MATCH) else {
+            return Ok(Self(None));
+        };
         let version = value
             .to_str()
             .ok()
             .and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok())
             .ok_or_else(|| {
-                Problem::new(&problem::MALFORMED_REQUEST, "`If-Match` must be an ETag of this resource, such as \"3\".")
+                Problem::new(
+                    &problem::MALFORMED_REQUEST,
+                    "`If-Match` must be an ETag of this resource, such as \"3\".",
+                )
             })?;
         Ok(Self(Some(Version::new(version))))
     }
@@ -108,9 +129,12 @@ impl<S: Send + Sync, T: Kind> FromRequestParts<S> for PathId<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
         let text = <Path<String> as FromRequestParts<S>>::from_request_parts(parts, state).await;
         let text = text.map(|Path(text)| text).unwrap_or_default();
-        let id = text
-            .parse()
-            .map_err(|error| Problem::new(&problem::NOT_FOUND, format!("There is no {text:?}: an id here {error}.")))?;
+        let id = text.parse().map_err(|error| {
+            Problem::new(
+                &problem::NOT_FOUND,
+                format!("There is no {text:?}: an id here {error}."),
+            )
+        })?;
         Ok(Self(id))
     }
 }
@@ -139,7 +163,8 @@ where
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let Query(paging) = Query::<PagingParameters>::try_from_uri(&parts.uri).map_err(|error| invalid_query(&error))?;
+        let Query(paging) = Query::<PagingParameters>::try_from_uri(&parts.uri)
+            .map_err(|error| invalid_query(&error))?;
         let page = PageRequest::parse(paging.limit.as_deref(), paging.cursor.as_deref())?;
         let filters = without_paging(parts.uri.query().unwrap_or_default())?;
         Ok(Self { page, filters })
@@ -152,11 +177,20 @@ fn without_paging<Filters: DeserializeOwned>(query: &str) -> Result<Filters, Fau
         .into_owned()
         .filter(|(name, _)| name != "limit" && name != "cursor")
         .collect();
-    let encoded = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-    let uri = format!("/?{encoded}").parse().map_err(|error: http::uri::InvalidUri| {
-        Problem::new(&problem::MALFORMED_REQUEST, format!("The query can't be read: {error}."))
-    })?;
-    Query::<Filters>::try_from_uri(&uri).map(|Query(filters)| filters).map_err(|error| invalid_query(&error))
+    let encoded = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(&pairs)
+        .finish();
+    let uri = format!("/?{encoded}")
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| {
+            Problem::new(
+                &problem::MALFORMED_REQUEST,
+                format!("The query can't be read: {error}."),
+            )
+        })?;
+    Query::<Filters>::try_from_uri(&uri)
+        .map(|Query(filters)| filters)
+        .map_err(|error| invalid_query(&error))
 }
 
 pub(crate) fn invalid_query(error: &axum::extract::rejection::QueryRejection) -> Fault {
@@ -165,11 +199,22 @@ pub(crate) fn invalid_query(error: &axum::extract::rejection::QueryRejection) ->
     let name = text
         .split_once("unknown field `")
         .and_then(|(_, rest)| rest.split('`').next())
-        .or_else(|| text.rsplit_once("query string: ").and_then(|(_, rest)| rest.split(':').next()))
+        .or_else(|| {
+            text.rsplit_once("query string: ")
+                .and_then(|(_, rest)| rest.split(':').next())
+        })
         .unwrap_or_default();
-    let code = if text.contains("unknown field") { "unknown_parameter" } else { "invalid" };
-    let detail = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, detail)| detail);
-    Fault(Problem::invalid_fields(vec![FieldError::in_parameter(name, code, detail)]))
+    let code = if text.contains("unknown field") {
+        "unknown_parameter"
+    } else {
+        "invalid"
+    };
+    let detail = text
+        .rsplit_once("query string: ")
+        .map_or(text.as_str(), |(_, detail)| detail);
+    Fault(Problem::invalid_fields(vec![FieldError::in_parameter(
+        name, code, detail,
+    )]))
 }
 
 impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
@@ -177,7 +222,9 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Fault> {
         if parts.headers.contains_key(IDEMPOTENCY_KEY) {
-            <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some)
+            <Self as FromRequestParts<S>>::from_request_parts(parts, state)
+                .await
+                .map(Some)
         } else {
             Ok(None)
         }
@@ -191,13 +238,24 @@ pub(crate) struct NoFilters {}
 
 /// A query parameter that must be given.
 pub(crate) fn required<T>(name: &str, value: Option<T>) -> Result<T, Fault> {
-    value.ok_or_else(|| Fault(Problem::invalid_fields(vec![FieldError::in_parameter(name, "required", "must be given")])))
+    value.ok_or_else(|| {
+        Fault(Problem::invalid_fields(vec![FieldError::in_parameter(
+            name,
+            "required",
+            "must be given",
+        )]))
+    })
 }
 
 /// A query parameter that is a number from 0 on.
 pub(crate) fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, Fault> {
     let wrong = || FieldError::in_parameter(name, "invalid", "must be a number from 0 on");
-    text.map(|text| text.parse().ok().filter(|&number: &i64| number >= 0).ok_or_else(wrong))
-        .transpose()
-        .map_err(|error| Fault(Problem::invalid_fields(vec![error])))
+    text.map(|text| {
+        text.parse()
+            .ok()
+            .filter(|&number: &i64| number >= 0)
+            .ok_or_else(wrong)
+    })
+    .transpose()
+    .map_err(|error| Fault(Problem::invalid_fields(vec![error])))
 }

@@ -28,8 +28,13 @@ impl<E: Into<Problem>> From<E> for Fault {
 
 impl Fault {
     /// The failure of an operation that ran under a key.
-    pub(crate) fn of_operation<E: Into<Problem>>(failed: kernel::idempotency::Failed<E>) -> FaultOfOperation {
-        FaultOfOperation { fault: Self(failed.error.into()), replayed: failed.replayed }
+    pub(crate) fn of_operation<E: Into<Problem>>(
+        failed: kernel::idempotency::Failed<E>,
+    ) -> FaultOfOperation {
+        FaultOfOperation {
+            fault: Self(failed.error.into()),
+            replayed: failed.replayed,
+        }
     }
 }
 
@@ -42,13 +47,19 @@ pub(crate) struct FaultOfOperation {
 
 impl<E: Into<Problem>> From<E> for FaultOfOperation {
     fn from(error: E) -> Self {
-        Self { fault: Fault::from(error), replayed: false }
+        Self {
+            fault: Fault::from(error),
+            replayed: false,
+        }
     }
 }
 
 impl From<Fault> for FaultOfOperation {
     fn from(fault: Fault) -> Self {
-        Self { fault, replayed: false }
+        Self {
+            fault,
+            replayed: false,
+        }
     }
 }
 
@@ -56,7 +67,9 @@ impl IntoResponse for FaultOfOperation {
     fn into_response(self) -> Response {
         let mut response = self.fault.into_response();
         if self.replayed {
-            response.headers_mut().insert(super::answer::REPLAYED, HeaderValue::from_static("true"));
+            response
+                .headers_mut()
+                .insert(super::answer::REPLAYED, HeaderValue::from_static("true"));
         }
         response
     }
@@ -65,7 +78,8 @@ impl IntoResponse for FaultOfOperation {
 impl IntoResponse for Fault {
     /// The body comes later, from [`render`]: only the way out knows the request's id.
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         response.extensions_mut().insert(Arc::new(self.0));
         response
@@ -94,7 +108,11 @@ pub(crate) struct ProblemBody<'p> {
 }
 
 /// Gives a response that carries a problem its body and headers.
-pub(crate) fn render(response: Response, request: RequestId, request_headers: &HeaderMap) -> Response {
+pub(crate) fn render(
+    response: Response,
+    request: RequestId,
+    request_headers: &HeaderMap,
+) -> Response {
     let (parts, body) = response.into_parts();
     let Some(problem) = parts.extensions.get::<Arc<Problem>>().cloned() else {
         return Response::from_parts(parts, body);
@@ -110,10 +128,16 @@ pub(crate) fn render(response: Response, request: RequestId, request_headers: &H
     let mut response = (parts.status, Json(json)).into_response();
     let headers = response.headers_mut();
     headers.extend(parts.headers);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(after) = problem.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(after.as_secs().max(1)),
+        );
     }
     if let Some(challenge) = auth::bearer::challenge(request_headers, &problem) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);

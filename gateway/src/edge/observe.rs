@@ -27,14 +27,24 @@ pub(crate) const API_VERSION: &str = "2026-11-01";
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("stoa-version");
 
 /// Gives the request an id, runs it, renders its problem if it has one, and logs it once.
-pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State(clock): State<Clock>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = clock.now();
     let id = RequestId::new(started);
     request.extensions_mut().insert(id);
     let method = request.method().clone();
     let authorization = request.headers().get(header::AUTHORIZATION).cloned();
-    let headers: HeaderMap = authorization.map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let headers: HeaderMap = authorization
+        .map(|value| (header::AUTHORIZATION, value))
+        .into_iter()
+        .collect();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request.id = %id);
     let response = match wrong_version(&request) {
         Some(fault) => fault.into_response(),
@@ -53,14 +63,19 @@ pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, ne
         Some(problem) => {
             tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, problem = problem.kind.slug, "request refused");
         }
-        None => tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "request"),
+        None => {
+            tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "request");
+        }
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, value);
     }
     headers.insert(VERSION, HeaderValue::from_static(API_VERSION));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -76,14 +91,17 @@ fn wrong_version(request: &Request) -> Option<Fault> {
 
 /// Answers that the router gives by itself become problems too.
 fn as_problem(response: Response) -> Response {
-    if response.extensions().get::<Arc<Problem>>().is_some() || response.headers().contains_key(header::CONTENT_TYPE) {
+    if response.extensions().get::<Arc<Problem>>().is_some()
+        || response.headers().contains_key(header::CONTENT_TYPE)
+    {
         return response;
     }
     let problem = match response.status() {
         StatusCode::NOT_FOUND => Problem::new(&problem::NOT_FOUND, "There is no such path."),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            Problem::new(&problem::METHOD_NOT_ALLOWED, "This resource does not know that method.")
-        }
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(
+            &problem::METHOD_NOT_ALLOWED,
+            "This resource does not know that method.",
+        ),
         _ => return response,
     };
     let allow = response.headers().get(header::ALLOW).cloned();

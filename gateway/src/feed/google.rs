@@ -238,10 +238,10 @@ fn product(columns: &[Column], record: &Record, notes: &mut Notes) -> Product {
                 links(field),
             ),
             Column::GoogleProductCategory if own_category.is_some() => {
-                attributes.push(("google_product_category", field))
+                attributes.push(("google_product_category", field));
             }
             Column::Gtin if field.chars().count() > EXTERNAL_ID_CHARACTERS_MAX => {
-                attributes.push(("gtin", field))
+                attributes.push(("gtin", field));
             }
             Column::Gtin if barcode.is_none() => barcode = Some(clean(field, false).into_owned()),
             _ => {}

@@ -10,41 +10,65 @@ use super::{operations, problem_type};
 /// An operation names the refusals of its domain function by this extension: a list of slugs.
 const EXTENSION: &str = "x-problem-types";
 
-/// Gives every operation under `/v1` its error responses, one per status, with an example for each kind of problem.
+/// Gives every operation its error responses, one per status, with an example for each kind of problem.
 pub(super) fn add(document: &mut Value) {
     for (path, _, operation) in operations(document) {
-        let own: Vec<&'static ProblemType> = operation
-            .remove(EXTENSION)
-            .and_then(|slugs| slugs.as_array().cloned())
-            .unwrap_or_default()
+        let own = operation.remove(EXTENSION);
+        let own = own
             .iter()
+            .flat_map(|slugs| slugs.as_array().into_iter().flatten());
+        let mut kinds: Vec<&'static ProblemType> = own
             .filter_map(|slug| problem_type(slug.as_str()?))
             .collect();
-        if !path.starts_with("/v1/") {
-            continue;
+        // Another `Stoa-Version` than ours is refused everywhere.
+        kinds.push(&problem::MALFORMED_REQUEST);
+        if path.starts_with("/v1/") {
+            kinds.extend(implied(operation, &path));
         }
         let mut by_status: BTreeMap<u16, BTreeSet<&'static str>> = BTreeMap::new();
-        for kind in implied(operation, &path).into_iter().chain(own) {
+        for kind in kinds {
             by_status.entry(kind.status).or_default().insert(kind.slug);
         }
-        let Some(responses) = operation.entry("responses").or_insert_with(|| json!({})).as_object_mut() else {
+        let Some(responses) = operation
+            .entry("responses")
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+        else {
             continue;
         };
         for (status, slugs) in by_status {
-            responses.insert(status.to_string(), response(status, &slugs));
+            merge(responses, status, &slugs);
         }
     }
 }
 
+/// What follows from authentication, path, key, versions, lists and body.
 fn implied(operation: &Map<String, Value>, path: &str) -> Vec<&'static ProblemType> {
-    let mut kinds: Vec<&'static ProblemType> =
-        vec![&problem::INVALID_TOKEN, &problem::INSUFFICIENT_SCOPE, &problem::UNAVAILABLE, &problem::INTERNAL_ERROR];
-    let parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut kinds: Vec<&'static ProblemType> = vec![
+        &problem::INVALID_TOKEN,
+        &problem::INSUFFICIENT_SCOPE,
+        &problem::UNAVAILABLE,
+        &problem::INTERNAL_ERROR,
+    ];
+    let parameters = operation
+        .get("parameters")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let has = |name: &str, place: &str| {
         parameters.iter().any(|parameter| {
-            parameter["in"] == place && parameter["name"].as_str().is_some_and(|found| found.eq_ignore_ascii_case(name))
+            parameter["in"] == place
+                && parameter["name"]
+                    .as_str()
+                    .is_some_and(|found| found.eq_ignore_ascii_case(name))
         })
     };
+    let media: Vec<&str> = operation
+        .get("requestBody")
+        .and_then(|body| body["content"].as_object())
+        .map(|content| content.keys().map(String::as_str).collect())
+        .unwrap_or_default();
+    let takes_json = media.contains(&"application/json");
     if path.contains('{') {
         kinds.push(&problem::NOT_FOUND);
     }
@@ -52,29 +76,60 @@ fn implied(operation: &Map<String, Value>, path: &str) -> Vec<&'static ProblemTy
         kinds.extend([
             &problem::IDEMPOTENCY_KEY_REQUIRED,
             &problem::IDEMPOTENCY_KEY_REUSED,
-            &problem::IDEMPOTENCY_KEY_IN_PROGRESS,
         ]);
+        // A stream's key makes a resource, which a second request takes over rather than waits for.
+        if media.is_empty() || takes_json {
+            kinds.push(&problem::IDEMPOTENCY_KEY_IN_PROGRESS);
+        }
     }
     if has("If-Match", "header") {
-        kinds.extend([&problem::VERSION_MISMATCH, &problem::MALFORMED_REQUEST]);
+        kinds.push(&problem::VERSION_MISMATCH);
     }
-    if parameters.iter().any(|parameter| parameter["in"] == "query") {
+    if parameters
+        .iter()
+        .any(|parameter| parameter["in"] == "query")
+    {
         kinds.push(&problem::INVALID_FIELDS);
     }
-    let body = operation.get("requestBody").and_then(|body| body["content"].as_object());
-    if let Some(content) = body {
+    if !media.is_empty() {
         kinds.push(&problem::UNSUPPORTED_MEDIA_TYPE);
-        if content.contains_key("application/json") {
-            kinds.extend([&problem::MALFORMED_REQUEST, &problem::INVALID_FIELDS, &problem::PAYLOAD_TOO_LARGE]);
-        }
+    }
+    if takes_json {
+        kinds.extend([&problem::INVALID_FIELDS, &problem::PAYLOAD_TOO_LARGE]);
     }
     kinds
 }
 
+/// Adds a response, or its content to one that the operation describes itself.
+fn merge(responses: &mut Map<String, Value>, status: u16, slugs: &BTreeSet<&'static str>) {
+    let new = response(status, slugs);
+    let Some(existing) = responses.get_mut(&status.to_string()) else {
+        responses.insert(status.to_string(), new);
+        return;
+    };
+    let described = existing["description"].as_str().unwrap_or_default();
+    existing["description"] = json!(format!(
+        "{described}\n\n{}",
+        new["description"].as_str().unwrap_or_default()
+    ));
+    for part in ["content", "headers"] {
+        let Some(added) = new[part].as_object().cloned() else {
+            continue;
+        };
+        match existing[part].as_object_mut() {
+            Some(members) => members.extend(added),
+            None => existing[part] = Value::Object(added),
+        }
+    }
+}
+
 fn response(status: u16, slugs: &BTreeSet<&'static str>) -> Value {
-    let kinds: Vec<&'static ProblemType> = slugs.iter().filter_map(|slug| problem_type(slug)).collect();
-    let description: Vec<String> =
-        kinds.iter().map(|kind| format!("`{}`: {}", kind.slug, kind.title)).collect();
+    let kinds: Vec<&'static ProblemType> =
+        slugs.iter().filter_map(|slug| problem_type(slug)).collect();
+    let description: Vec<String> = kinds
+        .iter()
+        .map(|kind| format!("`{}`: {}", kind.slug, kind.title))
+        .collect();
     let examples: Map<String, Value> = kinds
         .iter()
         .map(|kind| {

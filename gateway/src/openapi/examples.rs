@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::operations;
+use super::operations_of;
 
 /// Schemas nest this deep at most; beyond that they go round in circles.
 const DEPTH_MAX: usize = 12;
@@ -10,27 +10,39 @@ const DEPTH_MAX: usize = 12;
 /// Adds the examples.
 pub(super) fn add(document: &mut Value) {
     let schemas = document["components"]["schemas"].clone();
-    for (_, _, operation) in operations(document) {
-        let mut contents: Vec<&mut Map<String, Value>> = Vec::new();
-        for (key, part) in operation.iter_mut() {
-            match key.as_str() {
-                "requestBody" => contents.extend(part.get_mut("content").and_then(Value::as_object_mut)),
-                "responses" => contents.extend(
-                    part.as_object_mut()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(|(_, response)| response.get_mut("content")?.as_object_mut()),
-                ),
-                _ => {}
-            }
+    for section in ["paths", "webhooks"] {
+        for (_, _, operation) in operations_of(document, section) {
+            add_to(operation, &schemas);
         }
-        for media in contents.into_iter().flatten().filter_map(|(_, media)| media.as_object_mut()) {
-            if media.contains_key("example") || media.contains_key("examples") {
-                continue;
+    }
+}
+
+fn add_to(operation: &mut Map<String, Value>, schemas: &Value) {
+    let mut contents: Vec<&mut Map<String, Value>> = Vec::new();
+    for (key, part) in operation.iter_mut() {
+        match key.as_str() {
+            "requestBody" => {
+                contents.extend(part.get_mut("content").and_then(Value::as_object_mut));
             }
-            if let Some(schema) = media.get("schema").cloned() {
-                media.insert("example".to_owned(), of(&schema, "", &schemas, 0));
-            }
+            "responses" => contents.extend(
+                part.as_object_mut()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(_, response)| response.get_mut("content")?.as_object_mut()),
+            ),
+            _ => {}
+        }
+    }
+    for media in contents
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, media)| media.as_object_mut())
+    {
+        if media.contains_key("example") || media.contains_key("examples") {
+            continue;
+        }
+        if let Some(schema) = media.get("schema").cloned() {
+            media.insert("example".to_owned(), of(&schema, "", schemas, 0));
         }
     }
 }
@@ -39,6 +51,9 @@ pub(super) fn add(document: &mut Value) {
 fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
     if depth > DEPTH_MAX {
         return Value::Null;
+    }
+    if let Some(constant) = schema.get("const") {
+        return constant.clone();
     }
     if let Some(example) = schema.get("example") {
         return example.clone();
@@ -62,6 +77,7 @@ fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
             if let Value::Object(members) = of(part, name, schemas, depth + 1) {
                 merged.extend(members);
             }
+            merged.retain(|name, _| part["properties"][name.as_str()] != json!(false));
         }
         return Value::Object(merged);
     }
@@ -72,7 +88,9 @@ fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
         return by_name;
     }
     let kind = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null")),
+        Value::Array(kinds) => kinds
+            .iter()
+            .find_map(|kind| kind.as_str().filter(|kind| *kind != "null")),
         kind => kind.as_str(),
     };
     match kind {
@@ -80,12 +98,18 @@ fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
             let properties = schema["properties"].as_object().into_iter().flatten();
             Value::Object(
                 properties
-                    .map(|(property, schema)| (property.clone(), of(schema, property, schemas, depth + 1)))
+                    .map(|(property, schema)| {
+                        (property.clone(), of(schema, property, schemas, depth + 1))
+                    })
                     .collect(),
             )
         }
         Some("array") => json!([of(&schema["items"], name, schemas, depth + 1)]),
-        Some("integer") => schema.get("minimum").filter(|minimum| *minimum != 0).cloned().unwrap_or_else(|| json!(1)),
+        Some("integer") => schema
+            .get("minimum")
+            .filter(|minimum| *minimum != 0)
+            .cloned()
+            .unwrap_or_else(|| json!(1)),
         Some("number") => json!(1),
         Some("boolean") => json!(true),
         Some("string") if schema["format"] == "date-time" => json!("2026-11-01T12:00:00Z"),
@@ -105,6 +129,7 @@ fn by_name(name: &str) -> Option<Value> {
         "description" => json!("A shirt of washed linen."),
         "brand" => json!("Halden"),
         "category" => json!("Apparel > Shirts"),
+        "eventTypes" => json!(["order.placed"]),
         "url" => json!("https://erp.example.com/stoa-webhooks"),
         "carrier" => json!("DHL"),
         "trackingNumber" => json!("00340434161094042557"),
@@ -112,11 +137,19 @@ fn by_name(name: &str) -> Option<Value> {
         "email" => json!("ada@example.com"),
         "phone" => json!("+49 30 901820"),
         "line1" | "address1" => json!("Unter den Linden 77"),
+        "company" => json!("Analytical Engines Ltd"),
+        "line2" => json!("Second floor"),
+        "region" => json!("Greater London"),
+        "alt" => json!("A folded linen shirt"),
+        "tags" => json!(["summer", "linen"]),
+        "optionValues" => json!(["M"]),
+        "label" => json!("nightly sync"),
+        "answerExcerpt" => json!("upstream timed out"),
         "city" => json!("Berlin"),
         "postalCode" => json!("10117"),
         "country" => json!("DE"),
         "secret" => json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        "nextCursor" => Value::Null,
+        "nextCursor" => json!("WyJTSElSVC0xMDQyIl0"),
         "reason" => json!("changed my mind"),
         _ => return None,
     })

@@ -43,6 +43,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_wal_size", "2GB"),
     ("min_wal_size", "256MB"),
     ("checkpoint_timeout", "10min"),
+    // Before it recovers from a crash, PostgreSQL has every file reach the disk. One call for the file system takes a moment where one for each of a
+    // thousand files takes seconds, during which requests are refused. Linux reports its failures since 5.8.
+    #[cfg(target_os = "linux")]
+    ("recovery_init_sync_method", "syncfs"),
     // Statements are short: compiling them, or spreading one over several processes, costs more than it saves. Without parallel
     // workers nothing depends on the size of /dev/shm either, which containers keep small.
     ("jit", "off"),

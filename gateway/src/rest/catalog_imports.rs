@@ -41,7 +41,7 @@ const NDJSON: &str = "application/x-ndjson";
 
 impl Versioned for CatalogImport {
     fn version(&self) -> i64 {
-        self.version
+        self.version.into()
     }
 }
 
@@ -76,7 +76,10 @@ pub(super) struct ResultParameters {
 async fn list_catalog_imports(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    Paging { page, filters: NoFilters {} }: Paging<CatalogImportId, NoFilters>,
+    Paging {
+        page,
+        filters: NoFilters {},
+    }: Paging<CatalogImportId, NoFilters>,
 ) -> Result<Listed<CatalogImport>, Fault> {
     let mut tx = services.enter(&actor).await?;
     Ok(Listed(catalog_import::list(&mut tx, &actor, &page).await?))
@@ -109,11 +112,17 @@ async fn import_catalog(
 ) -> Result<Response, Fault> {
     if !extract::is_media_type(request.headers().get(header::CONTENT_TYPE), NDJSON) {
         let detail = format!("The body must be lines of JSON, with `Content-Type: {NDJSON}`.");
-        return Err(Fault(Problem::new(&problem::UNSUPPORTED_MEDIA_TYPE, detail)));
+        return Err(Fault(Problem::new(
+            &problem::UNSUPPORTED_MEDIA_TYPE,
+            detail,
+        )));
     }
     let Query(ImportParameters { label }) =
         Query::try_from_uri(request.uri()).map_err(|error| extract::invalid_query(&error))?;
-    let session = services.importer().begin(&actor, &key, &CatalogImportParameters { label }).await?;
+    let session = services
+        .importer()
+        .begin(&actor, &key, &CatalogImportParameters { label })
+        .await?;
     let location = format!("/v1/catalog-imports/{}", session.import().id);
     let replayed = session.is_continued();
     let results = session.results(0);
@@ -171,7 +180,9 @@ async fn list_catalog_import_results(
     Paging { page: _, filters }: Paging<i64, ResultParameters>,
 ) -> Result<Response, Fault> {
     let after = extract::number("after", filters.after.as_deref())?.unwrap_or(0);
-    Ok(ndjson(services.importer().results(&actor, id, after).await?))
+    Ok(ndjson(
+        services.importer().results(&actor, id, after).await?,
+    ))
 }
 
 /// A line of a stream of results.
@@ -187,13 +198,19 @@ enum LineResultOrSummary {
 
 impl Services {
     fn importer(&self) -> catalog_import::Importer {
-        catalog_import::Importer::new(self.database.clone(), self.clock.clone(), self.announcer.clone())
+        catalog_import::Importer::new(
+            self.database.clone(),
+            self.clock.clone(),
+            self.announcer.clone(),
+        )
     }
 }
 
 fn ndjson(lines: impl futures_util::Stream<Item = bytes::Bytes> + Send + 'static) -> Response {
     let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
     let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     response
 }

@@ -32,5 +32,7 @@ async fn get_customer(
     PathId(id): PathId<kernel::id::DataSubject>,
 ) -> Result<Resource<Customer>, Fault> {
     let mut tx = services.enter(&actor).await?;
-    Ok(Resource(customer::get(&mut tx, &services.keyring, &actor, id).await?))
+    Ok(Resource(
+        customer::get(&mut tx, &services.keyring, &actor, id).await?,
+    ))
 }

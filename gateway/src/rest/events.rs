@@ -24,8 +24,13 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
 async fn list_events(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    Paging { page, filters: NoFilters {} }: Paging<i64, NoFilters>,
+    Paging {
+        page,
+        filters: NoFilters {},
+    }: Paging<i64, NoFilters>,
 ) -> Result<axum::Json<FeedPage>, Fault> {
     let mut tx = services.enter(&actor).await?;
-    Ok(axum::Json(feed::read(&mut tx, &actor, &services.keyring, &page).await?))
+    Ok(axum::Json(
+        feed::read(&mut tx, &actor, &services.keyring, &page).await?,
+    ))
 }

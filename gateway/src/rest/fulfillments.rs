@@ -5,7 +5,9 @@ use commerce::{
     fulfillment::{self, Fulfilled, Fulfillment, FulfillmentId, FulfillmentInput, TrackingInput},
     order::{Order, OrderId},
 };
-use kernel::page::Page;
+use kernel::{actor::Actor, idempotency::Answer, page::Page, scope::Scope};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -29,9 +31,40 @@ impl Versioned for Fulfillment {
     }
 }
 
-impl Versioned for Fulfilled {
+/// An order after something of it was shipped, and the fulfilments that this made: one for each location.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Fulfilled)]
+struct FulfilledBody {
+    /// The order as it is now; null to those who lack `orders:read`.
+    #[schema(required)]
+    order: Option<Order>,
+    /// What was made.
+    fulfillments: Vec<Fulfillment>,
+    /// The order's version.
+    #[serde(skip)]
+    version: i64,
+}
+
+impl FulfilledBody {
+    fn shown_to(actor: &Actor, fulfilled: Fulfilled) -> Self {
+        let version = fulfilled.order.version.into();
+        let order = actor
+            .access
+            .scopes
+            .allows(Scope::OrdersRead)
+            .then_some(fulfilled.order);
+        Self {
+            order,
+            fulfillments: fulfilled.fulfillments,
+            version,
+        }
+    }
+}
+
+impl Versioned for FulfilledBody {
     fn version(&self) -> i64 {
-        self.order.version.into()
+        self.version
     }
 }
 
@@ -49,7 +82,10 @@ async fn list_fulfillments(
 ) -> Result<Listed<Fulfillment>, Fault> {
     let mut tx = services.enter(&actor).await?;
     let data = fulfillment::list_of_order(&mut tx, &actor, id).await?;
-    Ok(Listed(Page { data, next_cursor: None }))
+    Ok(Listed(Page {
+        data,
+        next_cursor: None,
+    }))
 }
 
 /// Fulfil an order
@@ -58,9 +94,10 @@ async fn list_fulfillments(
 #[utoipa::path(
     post, path = "/v1/orders/{orderId}/fulfillments", operation_id = "fulfillOrder", tag = "Fulfillments",
     params(("orderId" = OrderId, Path, description = "The order."), KeyHeader),
-    request_body = FulfillmentInput,
-    responses((status = 201, description = "The order and its new fulfilments.", body = Fulfilled)),
-    extensions(("x-problem-types" = json!(["invalid_transition"]))),
+    request_body(content = FulfillmentInput, example = json!({"lines": [{"line": 1, "quantity": 2}], "carrier": "DHL",
+        "trackingNumber": "00340434161094042557", "trackingUrl": "https://carrier.example/track/00340434161094042557"})),
+    responses((status = 201, description = "The order and its new fulfilments.", body = FulfilledBody)),
+    extensions(("x-problem-types" = json!(["invalid_transition", "quantity_exceeded"]))),
     security(("oauth" = ["fulfillments:write"])),
 )]
 async fn fulfill_order(
@@ -69,9 +106,13 @@ async fn fulfill_order(
     PathId(id): PathId<Order>,
     key: IdempotencyKey,
     Body(input): Body<FulfillmentInput>,
-) -> Result<Mutated<Fulfilled>, FaultOfOperation> {
+) -> Result<Mutated<FulfilledBody>, FaultOfOperation> {
     let fulfill = fulfillment::Fulfill::new(id, input)?;
-    Ok(Mutated::created(services.once(&actor, &key, &fulfill).await?.answer))
+    let Answer { value, replayed } = services.once(&actor, &key, &fulfill).await?.answer;
+    Ok(Mutated::created(Answer {
+        value: FulfilledBody::shown_to(&actor, value),
+        replayed,
+    }))
 }
 
 /// Get a fulfilment
@@ -106,5 +147,11 @@ async fn update_tracking(
     IfMatch(version): IfMatch,
     Body(input): Body<TrackingInput>,
 ) -> Result<Mutated<Fulfillment>, FaultOfOperation> {
-    services.once(&actor, &key, &fulfillment::UpdateTracking::new(id, version, input)?).await
+    services
+        .once(
+            &actor,
+            &key,
+            &fulfillment::UpdateTracking::new(id, version, input)?,
+        )
+        .await
 }

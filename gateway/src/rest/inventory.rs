@@ -3,8 +3,8 @@
 use axum::extract::State;
 use commerce::{
     inventory::{
-        self, InventoryAdjustInput, InventoryChange, InventoryFilter, InventoryLevel, InventoryLevelKey,
-        InventoryMovement, InventorySetInput, MovementKey,
+        self, InventoryAdjustInput, InventoryChange, InventoryFilter, InventoryLevel,
+        InventoryLevelKey, InventoryMovement, InventorySetInput, MovementKey,
     },
     product::VariantId,
 };
@@ -75,7 +75,9 @@ async fn list_inventory_levels(
         updated_after: filters.updated_after,
     };
     let mut tx = services.enter(&actor).await?;
-    Ok(Listed(inventory::list(&mut tx, &actor, &filter, &page).await?))
+    Ok(Listed(
+        inventory::list(&mut tx, &actor, &filter, &page).await?,
+    ))
 }
 
 /// Set stock
@@ -86,7 +88,7 @@ async fn list_inventory_levels(
     params(KeyHeader),
     request_body = InventorySetInput,
     responses((status = 200, description = "The levels as they are now.", body = InventoryChange)),
-    extensions(("x-problem-types" = json!(["insufficient_stock"]))),
+    extensions(("x-problem-types" = json!(["stock_out_of_range", "not_found"]))),
     security(("oauth" = ["inventory:write"])),
 )]
 async fn set_inventory(
@@ -95,7 +97,10 @@ async fn set_inventory(
     key: IdempotencyKey,
     Body(input): Body<InventorySetInput>,
 ) -> Result<Done<InventoryChange>, FaultOfOperation> {
-    Ok(services.once(&actor, &key, &inventory::Set::new(input)?).await?.into())
+    Ok(services
+        .once(&actor, &key, &inventory::Set::new(input)?)
+        .await?
+        .into())
 }
 
 /// Adjust stock
@@ -106,7 +111,7 @@ async fn set_inventory(
     params(KeyHeader),
     request_body = InventoryAdjustInput,
     responses((status = 200, description = "The levels as they are now.", body = InventoryChange)),
-    extensions(("x-problem-types" = json!(["insufficient_stock"]))),
+    extensions(("x-problem-types" = json!(["stock_out_of_range", "not_found"]))),
     security(("oauth" = ["inventory:write"])),
 )]
 async fn adjust_inventory(
@@ -115,7 +120,10 @@ async fn adjust_inventory(
     key: IdempotencyKey,
     Body(input): Body<InventoryAdjustInput>,
 ) -> Result<Done<InventoryChange>, FaultOfOperation> {
-    Ok(services.once(&actor, &key, &inventory::Adjust::new(input)?).await?.into())
+    Ok(services
+        .once(&actor, &key, &inventory::Adjust::new(input)?)
+        .await?
+        .into())
 }
 
 /// List a level's movements
@@ -125,6 +133,7 @@ async fn adjust_inventory(
     get, path = "/v1/inventory-movements", operation_id = "listInventoryMovements", tag = "Inventory",
     params(PageParameters, MovementFilters),
     responses((status = 200, description = "A page of movements.", body = Page<InventoryMovement>)),
+    extensions(("x-problem-types" = json!(["not_found"]))),
     security(("oauth" = ["inventory:read"])),
 )]
 async fn list_inventory_movements(
@@ -135,5 +144,7 @@ async fn list_inventory_movements(
     let variant = crate::edge::extract::required("variantId", filters.variant_id)?;
     let location = crate::edge::extract::required("locationId", filters.location_id)?;
     let mut tx = services.enter(&actor).await?;
-    Ok(Listed(inventory::list_movements(&mut tx, &actor, variant, location, &page).await?))
+    Ok(Listed(
+        inventory::list_movements(&mut tx, &actor, variant, location, &page).await?,
+    ))
 }

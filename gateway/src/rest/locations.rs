@@ -16,7 +16,9 @@ use crate::edge::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::new().routes(routes!(list_locations, upsert_location)).routes(routes!(get_location))
+    OpenApiRouter::new()
+        .routes(routes!(list_locations, upsert_location))
+        .routes(routes!(get_location))
 }
 
 impl Versioned for Location {
@@ -35,7 +37,10 @@ impl Versioned for Location {
 async fn list_locations(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    Paging { page, filters: NoFilters {} }: Paging<LocationKey, NoFilters>,
+    Paging {
+        page,
+        filters: NoFilters {},
+    }: Paging<LocationKey, NoFilters>,
 ) -> Result<Listed<Location>, Fault> {
     let mut tx = services.enter(&actor).await?;
     Ok(Listed(location::list(&mut tx, &actor, &page).await?))
@@ -49,6 +54,7 @@ async fn list_locations(
     params(KeyHeader),
     request_body = LocationInput,
     responses((status = 200, description = "The location.", body = Location)),
+    extensions(("x-problem-types" = json!(["not_found"]))),
     security(("oauth" = ["locations:write"])),
 )]
 async fn upsert_location(
@@ -57,7 +63,9 @@ async fn upsert_location(
     key: IdempotencyKey,
     Body(input): Body<LocationInput>,
 ) -> Result<Mutated<Location>, FaultOfOperation> {
-    services.once(&actor, &key, &location::Upsert::new(input)?).await
+    services
+        .once(&actor, &key, &location::Upsert::new(input)?)
+        .await
 }
 
 /// Get a location

@@ -1,7 +1,9 @@
 //! `/v1/orders`.
 
 use axum::extract::State;
-use commerce::order::{self, Order, OrderCancelInput, OrderFilter, OrderInput, OrderKey, OrderStatus, OrderTransition};
+use commerce::order::{
+    self, Order, OrderCancelInput, OrderFilter, OrderInput, OrderKey, OrderStatus, OrderTransition,
+};
 use kernel::{clock::Timestamp, idempotency::Answer, page::Page};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,7 +14,8 @@ use super::{
     parameters::{KeyHeader, PageParameters, VersionHeader},
 };
 use crate::edge::{
-    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource, Versioned,
+    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource,
+    Versioned,
     fault::{Fault, FaultOfOperation},
 };
 
@@ -32,15 +35,26 @@ impl Versioned for Order {
 
 impl Services {
     /// Adds personal data to orders, for those who may see it.
-    async fn reveal(&self, actor: &kernel::actor::Actor, orders: Vec<Order>) -> Result<Vec<Order>, Fault> {
+    async fn reveal(
+        &self,
+        actor: &kernel::actor::Actor,
+        orders: Vec<Order>,
+    ) -> Result<Vec<Order>, Fault> {
         let mut tx = self.enter(actor).await?;
         Ok(order::reveal(&mut tx, &self.keyring, actor, orders).await?)
     }
 
     /// The same for a mutation's answer, fresh or replayed.
-    async fn reveal_answer(&self, actor: &kernel::actor::Actor, answer: Answer<Order>) -> Result<Answer<Order>, Fault> {
+    async fn reveal_answer(
+        &self,
+        actor: &kernel::actor::Actor,
+        answer: Answer<Order>,
+    ) -> Result<Answer<Order>, Fault> {
         let revealed = self.reveal(actor, vec![answer.value.clone()]).await?.pop();
-        Ok(Answer { value: revealed.unwrap_or(answer.value), ..answer })
+        Ok(Answer {
+            value: revealed.unwrap_or(answer.value),
+            ..answer
+        })
     }
 }
 
@@ -72,12 +86,18 @@ async fn list_orders(
     Authenticated(actor): Authenticated,
     Paging { page, filters }: Paging<OrderKey, Filters>,
 ) -> Result<Listed<Order>, Fault> {
-    let filter =
-        OrderFilter { status: filters.status, updated_after: filters.updated_after, customer: filters.customer_id };
+    let filter = OrderFilter {
+        status: filters.status,
+        updated_after: filters.updated_after,
+        customer: filters.customer_id,
+    };
     let mut tx = services.enter(&actor).await?;
     let found = order::list(&mut tx, &actor, &filter, &page).await?;
     let data = order::reveal(&mut tx, &services.keyring, &actor, found.data).await?;
-    Ok(Listed(Page { data, next_cursor: found.next_cursor }))
+    Ok(Listed(Page {
+        data,
+        next_cursor: found.next_cursor,
+    }))
 }
 
 /// Place an order
@@ -88,18 +108,21 @@ async fn list_orders(
     params(KeyHeader),
     request_body = OrderInput,
     responses((status = 201, description = "The order, placed.", body = Order)),
-    extensions(("x-problem-types" = json!(["insufficient_stock", "external_id_taken"]))),
+    extensions(("x-problem-types" = json!(["insufficient_stock", "external_id_taken", "not_found"]))),
     security(("oauth" = ["orders:write"])),
 )]
 async fn place_order(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    key: IdempotencyKey,
+    IdempotencyKey(key): IdempotencyKey,
     Body(input): Body<OrderInput>,
 ) -> Result<Mutated<Order>, FaultOfOperation> {
     let place = order::Place::new(input, services.keyring.clone())?;
-    let placed = services.once(&actor, &key, &place).await?;
-    Ok(Mutated::created(services.reveal_answer(&actor, placed.answer).await?))
+    let placed = services.placing.once(actor.clone(), key, place).await;
+    let answer = placed.map_err(Fault::of_operation)?;
+    Ok(Mutated::created(
+        services.reveal_answer(&actor, answer).await?,
+    ))
 }
 
 /// Get an order
@@ -116,7 +139,9 @@ async fn get_order(
 ) -> Result<Resource<Order>, Fault> {
     let mut tx = services.enter(&actor).await?;
     let found = order::get(&mut tx, &actor, id).await?;
-    let revealed = order::reveal(&mut tx, &services.keyring, &actor, vec![found.clone()]).await?.pop();
+    let revealed = order::reveal(&mut tx, &services.keyring, &actor, vec![found.clone()])
+        .await?
+        .pop();
     Ok(Resource(revealed.unwrap_or(found)))
 }
 
@@ -141,7 +166,9 @@ async fn cancel_order(
 ) -> Result<Mutated<Order>, FaultOfOperation> {
     let cancel = order::Cancel::new(id, version, input)?;
     let cancelled = services.once(&actor, &key, &cancel).await?;
-    Ok(Mutated::ok(services.reveal_answer(&actor, cancelled.answer).await?))
+    Ok(Mutated::ok(
+        services.reveal_answer(&actor, cancelled.answer).await?,
+    ))
 }
 
 /// List an order's transitions
@@ -160,5 +187,8 @@ async fn list_order_transitions(
 ) -> Result<Listed<OrderTransition>, Fault> {
     let mut tx = services.enter(&actor).await?;
     let data = order::transitions(&mut tx, &actor, id).await?;
-    Ok(Listed(Page { data, next_cursor: None }))
+    Ok(Listed(Page {
+        data,
+        next_cursor: None,
+    }))
 }

@@ -8,8 +8,24 @@ use utoipa::IntoParams;
 #[allow(dead_code, reason = "describes a header; the extractor reads it")]
 pub(super) struct KeyHeader {
     /// A name for this change: 1 to 255 visible ASCII characters, new for each change and the same for each retry of it. Kept for 72 hours.
-    #[param(rename = "Idempotency-Key", example = "8e03978e-40d5-43e8-bc93-6894a57f9324")]
+    #[param(
+        rename = "Idempotency-Key",
+        example = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+    )]
     idempotency_key: String,
+}
+
+/// The same header where a change can be repeated without harm.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "describes a header; the extractor reads it")]
+pub(super) struct OptionalKeyHeader {
+    /// A name for this change, as for a POST. Without one, a repeated change is a new one.
+    #[param(
+        rename = "Idempotency-Key",
+        example = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+    )]
+    idempotency_key: Option<String>,
 }
 
 /// The header of optimistic concurrency.

@@ -1,7 +1,9 @@
 //! `/v1/products`.
 
 use axum::{extract::State, http::StatusCode};
-use commerce::product::{self, Product, ProductFilter, ProductId, ProductInput, ProductStatus, UpsertOutcome, Upserted};
+use commerce::product::{
+    self, Product, ProductFilter, ProductId, ProductInput, ProductStatus, UpsertOutcome, Upserted,
+};
 use kernel::{clock::Timestamp, page::Page};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,7 +14,8 @@ use super::{
     parameters::{KeyHeader, PageParameters, VersionHeader},
 };
 use crate::edge::{
-    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource, Versioned,
+    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource,
+    Versioned,
     fault::{Fault, FaultOfOperation},
 };
 
@@ -40,6 +43,8 @@ impl Versioned for Upserted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filters {
+    /// Only the product with this external id.
+    external_id: Option<String>,
     /// Only products in this state.
     #[param(inline)]
     status: Option<ProductStatus>,
@@ -66,6 +71,7 @@ async fn list_products(
     Paging { page, filters }: Paging<ProductId, Filters>,
 ) -> Result<Listed<Product>, Fault> {
     let filter = ProductFilter {
+        external_id: filters.external_id,
         status: filters.status,
         sku: filters.sku,
         barcode: filters.barcode,
@@ -73,7 +79,9 @@ async fn list_products(
         updated_after: filters.updated_after,
     };
     let mut tx = services.enter(&actor).await?;
-    Ok(Listed(product::list(&mut tx, &actor, &filter, &page).await?))
+    Ok(Listed(
+        product::list(&mut tx, &actor, &filter, &page).await?,
+    ))
 }
 
 /// Create or change a product
@@ -97,7 +105,7 @@ async fn upsert_product(
     IfMatch(version): IfMatch,
     Body(input): Body<ProductInput>,
 ) -> Result<Mutated<Upserted>, FaultOfOperation> {
-    let upsert = product::Upsert::new(input, version.map(i64::from))?;
+    let upsert = product::Upsert::new(input, version)?;
     let upserted = services.once(&actor, &key, &upsert).await?;
     let status = match upserted.answer.value.outcome {
         UpsertOutcome::Created => StatusCode::CREATED,
@@ -138,5 +146,7 @@ async fn archive_product(
     key: IdempotencyKey,
     IfMatch(version): IfMatch,
 ) -> Result<Mutated<Product>, FaultOfOperation> {
-    services.once(&actor, &key, &product::Archive::new(id, version.map(i64::from))).await
+    services
+        .once(&actor, &key, &product::Archive::new(id, version))
+        .await
 }

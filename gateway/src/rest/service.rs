@@ -9,7 +9,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::edge::Fault;
 
 pub(super) fn routes() -> OpenApiRouter<Health> {
-    OpenApiRouter::new().routes(routes!(get_liveness)).routes(routes!(get_readiness)).routes(routes!(get_openapi))
+    OpenApiRouter::new()
+        .routes(routes!(get_liveness))
+        .routes(routes!(get_readiness))
+        .routes(routes!(get_openapi))
 }
 
 /// What tells whether the service is well.
@@ -31,7 +34,10 @@ struct Status {
     version: &'static str,
 }
 
-const OK: Status = Status { status: "ok", version: env!("CARGO_PKG_VERSION") };
+const OK: Status = Status {
+    status: "ok",
+    version: env!("CARGO_PKG_VERSION"),
+};
 
 /// Is the process alive?
 #[utoipa::path(
@@ -48,8 +54,8 @@ async fn get_liveness() -> Json<Status> {
     get, path = "/readyz", operation_id = "getReadiness", tag = "Service",
     responses(
         (status = 200, description = "The process and its database answer.", body = Status),
-        (status = 503, description = "The database does not answer."),
     ),
+    extensions(("x-problem-types" = json!(["unavailable"]))),
     security(()),
 )]
 async fn get_readiness(State(health): State<Health>) -> Result<Json<Status>, Fault> {

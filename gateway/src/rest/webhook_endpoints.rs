@@ -7,16 +7,19 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use webhooks::{
     dead_letter::{self, DeadLetter, DeadLetterId, Replayed},
-    endpoint::{self, CreatedEndpoint, Deleted, Endpoint, EndpointChange, EndpointId, EndpointInput},
+    endpoint::{
+        self, CreatedEndpoint, Deleted, Endpoint, EndpointChange, EndpointId, EndpointInput,
+    },
     stream::{self, StreamPage, StreamRequest},
 };
 
 use super::{
     Services,
-    parameters::{KeyHeader, PageParameters, VersionHeader},
+    parameters::{KeyHeader, OptionalKeyHeader, PageParameters, VersionHeader},
 };
 use crate::edge::{
-    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource, Versioned,
+    Authenticated, Body, IdempotencyKey, IfMatch, Listed, Mutated, Paging, PathId, Resource,
+    Versioned,
     answer::Done,
     extract::NoFilters,
     fault::{Fault, FaultOfOperation},
@@ -25,7 +28,11 @@ use crate::edge::{
 pub(super) fn routes() -> OpenApiRouter<Services> {
     OpenApiRouter::new()
         .routes(routes!(list_webhook_endpoints, create_webhook_endpoint))
-        .routes(routes!(get_webhook_endpoint, update_webhook_endpoint, delete_webhook_endpoint))
+        .routes(routes!(
+            get_webhook_endpoint,
+            update_webhook_endpoint,
+            delete_webhook_endpoint
+        ))
         .routes(routes!(ping_webhook_endpoint))
         .routes(routes!(list_webhook_endpoint_events))
         .routes(routes!(list_dead_letters))
@@ -35,19 +42,22 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
 
 impl Versioned for Endpoint {
     fn version(&self) -> i64 {
-        self.version.into()
+        self.version
     }
 }
 
 impl Versioned for CreatedEndpoint {
     fn version(&self) -> i64 {
-        self.endpoint.version.into()
+        self.endpoint.version
     }
 }
 
 impl Services {
     fn endpoint_setting(&self) -> endpoint::Setting {
-        endpoint::Setting { keyring: self.keyring.clone(), policy: self.address_policy }
+        endpoint::Setting {
+            keyring: self.keyring.clone(),
+            policy: self.address_policy,
+        }
     }
 }
 
@@ -61,7 +71,10 @@ impl Services {
 async fn list_webhook_endpoints(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    Paging { page, filters: NoFilters {} }: Paging<EndpointId, NoFilters>,
+    Paging {
+        page,
+        filters: NoFilters {},
+    }: Paging<EndpointId, NoFilters>,
 ) -> Result<Listed<Endpoint>, Fault> {
     let mut tx = services.enter(&actor).await?;
     Ok(Listed(endpoint::list(&mut tx, &actor, &page).await?))
@@ -84,8 +97,13 @@ async fn create_webhook_endpoint(
     key: IdempotencyKey,
     Body(input): Body<EndpointInput>,
 ) -> Result<Mutated<CreatedEndpoint>, FaultOfOperation> {
-    let create = endpoint::Create { input, setting: services.endpoint_setting() };
-    Ok(Mutated::created(services.once(&actor, &key, &create).await?.answer))
+    let create = endpoint::Create {
+        input,
+        setting: services.endpoint_setting(),
+    };
+    Ok(Mutated::created(
+        services.once(&actor, &key, &create).await?.answer,
+    ))
 }
 
 /// Get a webhook endpoint
@@ -110,7 +128,7 @@ async fn get_webhook_endpoint(
 #[utoipa::path(
     patch, path = "/v1/webhook-endpoints/{endpointId}", operation_id = "updateWebhookEndpoint", tag = "Webhook endpoints",
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), KeyHeader, VersionHeader),
-    request_body = EndpointChange,
+    request_body(content = EndpointChange, example = json!({"eventTypes": ["order.placed", "order.cancelled"]})),
     responses((status = 200, description = "The endpoint.", body = Endpoint)),
     security(("oauth" = ["webhooks:write"])),
 )]
@@ -122,16 +140,29 @@ async fn update_webhook_endpoint(
     IfMatch(version): IfMatch,
     Body(change): Body<EndpointChange>,
 ) -> Result<Mutated<Endpoint>, FaultOfOperation> {
-    let input = endpoint::UpdateInput { id, version: version.map(i64::from), change };
-    services.once(&actor, &key, &endpoint::Update { input, setting: services.endpoint_setting() }).await
+    let input = endpoint::UpdateInput {
+        id,
+        version: version.map(i64::from),
+        change,
+    };
+    services
+        .once(
+            &actor,
+            &key,
+            &endpoint::Update {
+                input,
+                setting: services.endpoint_setting(),
+            },
+        )
+        .await
 }
 
 /// Delete a webhook endpoint
 ///
-/// With its queue. Its dead letters stay until retention takes them.
+/// With its queue and its dead letters. What was sent stays in the merchant's feed.
 #[utoipa::path(
     delete, path = "/v1/webhook-endpoints/{endpointId}", operation_id = "deleteWebhookEndpoint", tag = "Webhook endpoints",
-    params(("endpointId" = EndpointId, Path, description = "The endpoint."), KeyHeader, VersionHeader),
+    params(("endpointId" = EndpointId, Path, description = "The endpoint."), OptionalKeyHeader, VersionHeader),
     responses((status = 200, description = "The id of what was deleted.", body = Deleted)),
     security(("oauth" = ["webhooks:write"])),
 )]
@@ -139,10 +170,16 @@ async fn delete_webhook_endpoint(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Endpoint>,
-    key: IdempotencyKey,
+    key: Option<IdempotencyKey>,
     IfMatch(version): IfMatch,
 ) -> Result<Done<Deleted>, FaultOfOperation> {
-    let delete = endpoint::Delete { input: endpoint::DeleteInput { id, version: version.map(i64::from) } };
+    let key = key.map_or_else(|| IdempotencyKey::of_request(&actor), Ok)?;
+    let delete = endpoint::Delete {
+        input: endpoint::DeleteInput {
+            id,
+            version: version.map(i64::from),
+        },
+    };
     Ok(services.once(&actor, &key, &delete).await?.into())
 }
 
@@ -153,6 +190,7 @@ async fn delete_webhook_endpoint(
     post, path = "/v1/webhook-endpoints/{endpointId}/ping", operation_id = "pingWebhookEndpoint", tag = "Webhook endpoints",
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), KeyHeader),
     responses((status = 200, description = "The endpoint; the event follows.", body = Endpoint)),
+    extensions(("x-problem-types" = json!(["endpoint_disabled"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn ping_webhook_endpoint(
@@ -169,7 +207,7 @@ async fn ping_webhook_endpoint(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamFilters {
-    /// The last sequence that you have; 0 for the oldest that is kept.
+    /// The last sequence that you have; 0 for the first. What retention has dropped gives 410, which names the oldest number still there.
     #[param(minimum = 0, default = 0)]
     after: Option<String>,
 }
@@ -191,9 +229,20 @@ async fn list_webhook_endpoint_events(
     Paging { page, filters }: Paging<i64, StreamFilters>,
 ) -> Result<axum::Json<StreamPage>, Fault> {
     let after = crate::edge::extract::number("after", filters.after.as_deref())?.unwrap_or(0);
-    let request = StreamRequest { after, limit: page.limit };
+    let request = StreamRequest {
+        after,
+        limit: page.limit,
+    };
     let mut tx = services.enter(&actor).await?;
-    let page = stream::read(&mut tx, &actor, &services.keyring, id, request, services.clock.now()).await?;
+    let page = stream::read(
+        &mut tx,
+        &actor,
+        &services.keyring,
+        id,
+        request,
+        services.clock.now(),
+    )
+    .await?;
     Ok(axum::Json(page))
 }
 
@@ -208,11 +257,16 @@ async fn list_dead_letters(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Endpoint>,
-    Paging { page, filters: NoFilters {} }: Paging<DeadLetterId, NoFilters>,
+    Paging {
+        page,
+        filters: NoFilters {},
+    }: Paging<DeadLetterId, NoFilters>,
 ) -> Result<Listed<DeadLetter>, Fault> {
     let mut tx = services.enter(&actor).await?;
     let now = services.clock.now();
-    Ok(Listed(dead_letter::list(&mut tx, &actor, &services.keyring, id, &page, now).await?))
+    Ok(Listed(
+        dead_letter::list(&mut tx, &actor, &services.keyring, id, &page, now).await?,
+    ))
 }
 
 /// Get a dead letter
@@ -229,7 +283,9 @@ async fn get_dead_letter(
 ) -> Result<axum::Json<DeadLetter>, Fault> {
     let mut tx = services.enter(&actor).await?;
     let now = services.clock.now();
-    Ok(axum::Json(dead_letter::get(&mut tx, &actor, &services.keyring, id, now).await?))
+    Ok(axum::Json(
+        dead_letter::get(&mut tx, &actor, &services.keyring, id, now).await?,
+    ))
 }
 
 /// Replay a dead letter
@@ -239,6 +295,7 @@ async fn get_dead_letter(
     post, path = "/v1/dead-letters/{deadLetterId}/replay", operation_id = "replayDeadLetter", tag = "Dead letters",
     params(("deadLetterId" = DeadLetterId, Path, description = "The dead letter."), KeyHeader),
     responses((status = 200, description = "What was queued.", body = Replayed)),
+    extensions(("x-problem-types" = json!(["endpoint_disabled", "endpoint_without_url"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn replay_dead_letter(
@@ -247,5 +304,8 @@ async fn replay_dead_letter(
     PathId(id): PathId<DeadLetter>,
     key: IdempotencyKey,
 ) -> Result<Done<Replayed>, FaultOfOperation> {
-    Ok(services.once(&actor, &key, &dead_letter::Replay { id }).await?.into())
+    Ok(services
+        .once(&actor, &key, &dead_letter::Replay { id })
+        .await?
+        .into())
 }

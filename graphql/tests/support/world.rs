@@ -18,7 +18,7 @@ use kernel::{
     clock::{Clock, Timestamp},
     event::Announcer,
     id::{AppId, GrantId, MerchantId, RequestId},
-    idempotency::{Idempotency, Key, Operation},
+    idempotency::{Groups, Idempotency, Key, Operation},
     keyring::Keyring,
     scope::Scope,
     test_database::{TestDatabase, keyring},
@@ -53,6 +53,7 @@ impl World {
         let services = Services {
             database: database.api(),
             keyring: Arc::clone(&keyring),
+            placing: Groups::new(idempotency.clone()),
             idempotency: idempotency.clone(),
         };
         Self {

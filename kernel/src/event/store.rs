@@ -1,6 +1,9 @@
 //! The outbox's statements.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use sqlx::{Executor, PgConnection};
 
@@ -21,23 +24,44 @@ pub(super) async fn insert(
     let ids: Vec<EventId> = events.iter().map(|_| EventId::new(now)).collect();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind).collect();
     let resource_kinds: Vec<&str> = events.iter().map(|event| event.resource.kind).collect();
-    let resource_ids: Vec<&str> = events.iter().map(|event| event.resource.id.as_str()).collect();
+    let resource_ids: Vec<&str> = events
+        .iter()
+        .map(|event| event.resource.id.as_str())
+        .collect();
     let versions: Vec<i64> = events.iter().map(|event| event.resource.version).collect();
     let scopes: Vec<&str> = events.iter().map(|event| event.scope.name()).collect();
     // Arrays of arrays do not unnest by row: each row's locations travel as an array's text.
     let locations: Vec<String> = events
         .iter()
         .map(|event| {
-            let uuids: Vec<_> = event.locations.iter().map(|location| location.uuid().to_string()).collect();
+            let uuids: Vec<_> = event
+                .locations
+                .iter()
+                .map(|location| location.uuid().to_string())
+                .collect();
             format!("{{{}}}", uuids.join(","))
         })
         .collect();
     // As text: sqlx would bind it as jsonb, which forgets the order of the fields.
     let data: Vec<&str> = events.iter().map(|event| event.data.get()).collect();
-    let subjects: Vec<Option<uuid::Uuid>> =
-        events.iter().map(|event| event.personal.as_ref().map(|personal| personal.subject.uuid())).collect();
-    let personal: Vec<Option<&[u8]>> =
-        events.iter().map(|event| event.personal.as_ref().map(|personal| personal.sealed.as_slice())).collect();
+    let subjects: Vec<Option<uuid::Uuid>> = events
+        .iter()
+        .map(|event| {
+            event
+                .personal
+                .as_ref()
+                .map(|personal| personal.subject.uuid())
+        })
+        .collect();
+    let personal: Vec<Option<&[u8]>> = events
+        .iter()
+        .map(|event| {
+            event
+                .personal
+                .as_ref()
+                .map(|personal| personal.sealed.as_slice())
+        })
+        .collect();
     sqlx::query!(
         "insert into outbox
             (merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal,
@@ -83,7 +107,8 @@ pub(super) async fn hint(database: &Database, merchants: &[MerchantId]) -> Resul
     tx.commit().await?;
     // A statement of its own, outside of any transaction that matters: NOTIFY serialises commits.
     let mut tx = database.begin().await?;
-    tx.execute(sqlx::AssertSqlSafe(format!("notify {RELAY_CHANNEL}"))).await?;
+    tx.execute(sqlx::AssertSqlSafe(format!("notify {RELAY_CHANNEL}")))
+        .await?;
     tx.commit().await?;
     Ok(())
 }

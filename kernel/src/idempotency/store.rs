@@ -1,6 +1,9 @@
 //! The statements of idempotency keys.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use std::collections::HashMap;
 
@@ -65,7 +68,11 @@ pub(super) async fn select(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let kept = Row { fingerprint: row.fingerprint, refused: row.refused, outcome: row.outcome };
+            let kept = Row {
+                fingerprint: row.fingerprint,
+                refused: row.refused,
+                outcome: row.outcome,
+            };
             ((row.app_id, row.idempotency_key), kept)
         })
         .collect())

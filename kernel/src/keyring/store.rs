@@ -1,6 +1,9 @@
 //! The keys' statements.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use sqlx::PgConnection;
 
@@ -24,7 +27,10 @@ pub(super) async fn insert_merchant_key(
     Ok(())
 }
 
-pub(super) async fn select_merchant_key(tx: &mut PgConnection, merchant: MerchantId) -> Result<Option<Vec<u8>>, Error> {
+pub(super) async fn select_merchant_key(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+) -> Result<Option<Vec<u8>>, Error> {
     let wrapped = sqlx::query_scalar!(
         "select wrapped_key
         from merchant_keys

@@ -1,6 +1,9 @@
 //! The statements of data subjects' keys.
 
-#![allow(clippy::as_conversions, reason = "sqlx's macros spell a bind's type with `as`")]
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
 
 use sqlx::PgConnection;
 
@@ -47,10 +50,17 @@ pub(super) async fn select(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.subject_id, row.wrapped_key)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.subject_id, row.wrapped_key))
+        .collect())
 }
 
-pub(super) async fn delete(tx: &mut PgConnection, merchant: MerchantId, subject: DataSubjectId) -> Result<(), Error> {
+pub(super) async fn delete(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    subject: DataSubjectId,
+) -> Result<(), Error> {
     sqlx::query!(
         "delete from data_subject_keys
         where merchant_id = $1

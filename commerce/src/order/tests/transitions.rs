@@ -13,15 +13,17 @@ async fn the_table_in_the_code_and_the_constraint_in_the_database_agree() {
         .await
         .unwrap()
         .get(0);
-    let befores: Vec<Option<OrderStatus>> =
-        std::iter::once(None).chain(OrderStatus::ALL.iter().copied().map(Some)).collect();
+    let befores: Vec<Option<OrderStatus>> = std::iter::once(None)
+        .chain(OrderStatus::ALL.iter().copied().map(Some))
+        .collect();
     for command in ["place", "cancel", "fulfill", "delete"] {
         for &before in &befores {
             for &after in OrderStatus::ALL {
-                let in_code = transition::TABLE
-                    .iter()
-                    .any(|(known, from, to)| known.name() == command && *from == before && *to == after);
-                let before_sql = before.map_or("null".to_owned(), |status| format!("'{}'", status.name()));
+                let in_code = transition::TABLE.iter().any(|(known, from, to)| {
+                    known.name() == command && *from == before && *to == after
+                });
+                let before_sql =
+                    before.map_or("null".to_owned(), |status| format!("'{}'", status.name()));
                 let sql = format!(
                     "select {expression} from (values ('{command}'::text, {before_sql}::text, '{}'::text))
                         as step (command, from_status, to_status)",

@@ -56,7 +56,12 @@ impl World {
         let keyring = Arc::new(keyring().unwrap());
         let merchant = database.merchant(&keyring, clock.now()).await.unwrap();
         let api = database.api();
-        let idempotency = Idempotency::new(api.clone(), clock.clone(), Arc::clone(&keyring), Announcer::default());
+        let idempotency = Idempotency::new(
+            api.clone(),
+            clock.clone(),
+            Arc::clone(&keyring),
+            Announcer::default(),
+        );
         let actor = actor_of(merchant, clock.now());
         let mut world = Self {
             database,
@@ -76,7 +81,11 @@ impl World {
 
     /// Another merchant of the same database and key ring.
     pub(crate) async fn stranger(&self) -> Actor {
-        let merchant = self.database.merchant(&self.keyring, self.now()).await.unwrap();
+        let merchant = self
+            .database
+            .merchant(&self.keyring, self.now())
+            .await
+            .unwrap();
         actor_of(merchant, self.now())
     }
 
@@ -89,25 +98,50 @@ impl World {
     }
 
     pub(crate) async fn location(&self, external_id: &str) -> LocationId {
-        let input = LocationInput { external_id: external_id.to_owned(), name: external_id.to_owned(), country: None };
+        let input = LocationInput {
+            external_id: external_id.to_owned(),
+            name: external_id.to_owned(),
+            country: None,
+        };
         let mut tx = self.tx().await;
-        let location = location::upsert(&mut tx, &self.actor, &input, self.now()).await.unwrap();
+        let location = location::upsert(&mut tx, &self.actor, &input, self.now())
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         location.id
     }
 
     /// The same app, seeing and doing only this.
-    pub(crate) fn limited(&self, scopes: &str, locations: Option<Vec<LocationId>>, personal_data: bool) -> Actor {
-        let access = Access { scopes: scopes.parse::<ScopeSet>().unwrap(), locations, personal_data };
-        Actor { access, ..self.actor.clone() }
+    pub(crate) fn limited(
+        &self,
+        scopes: &str,
+        locations: Option<Vec<LocationId>>,
+        personal_data: bool,
+    ) -> Actor {
+        let access = Access {
+            scopes: scopes.parse::<ScopeSet>().unwrap(),
+            locations,
+            personal_data,
+        };
+        Actor {
+            access,
+            ..self.actor.clone()
+        }
     }
 
     /// A product with one variant at this price.
     pub(crate) async fn variant(&self, name: &str, amount: &str, currency: &str) -> VariantId {
-        self.variant_of_status(name, amount, currency, "active").await
+        self.variant_of_status(name, amount, currency, "active")
+            .await
     }
 
-    pub(crate) async fn variant_of_status(&self, name: &str, amount: &str, currency: &str, status: &str) -> VariantId {
+    pub(crate) async fn variant_of_status(
+        &self,
+        name: &str,
+        amount: &str,
+        currency: &str,
+        status: &str,
+    ) -> VariantId {
         let input: ProductInput = serde_json::from_value(json!({
             "externalId": name, "title": name, "status": status,
             "variants": [{"externalId": name, "sku": name, "price": {"amount": amount, "currency": currency}}],
@@ -115,7 +149,9 @@ impl World {
         .unwrap();
         let upsert = product::Upsert::new(input, None).unwrap();
         let mut tx = self.tx().await;
-        let upserted = product::upsert(&mut tx, &self.actor, &upsert, self.now()).await.unwrap();
+        let upserted = product::upsert(&mut tx, &self.actor, &upsert, self.now())
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         upserted.product.variants[0].id
     }
@@ -141,11 +177,18 @@ impl World {
     }
 
     /// Runs an operation under a new key.
-    pub(crate) async fn run<O: Operation<Error = Error>>(&self, operation: &O) -> Result<O::Output, Error> {
+    pub(crate) async fn run<O: Operation<Error = Error>>(
+        &self,
+        operation: &O,
+    ) -> Result<O::Output, Error> {
         self.run_as(&self.actor, operation).await
     }
 
-    pub(crate) async fn run_as<O: Operation<Error = Error>>(&self, actor: &Actor, operation: &O) -> Result<O::Output, Error> {
+    pub(crate) async fn run_as<O: Operation<Error = Error>>(
+        &self,
+        actor: &Actor,
+        operation: &O,
+    ) -> Result<O::Output, Error> {
         match self.idempotency.once(actor, &self.key(), operation).await {
             Ok(Answer { value, .. }) => Ok(value),
             Err(Failed { error, .. }) => Err(error),
@@ -161,20 +204,34 @@ impl World {
         self.run(&self.order(input)).await
     }
 
-    pub(crate) async fn place_line(&self, variant: VariantId, quantity: i32) -> Result<Order, Error> {
-        self.place(json!({"lines": [{"variantId": variant, "quantity": quantity}]})).await
+    pub(crate) async fn place_line(
+        &self,
+        variant: VariantId,
+        quantity: i32,
+    ) -> Result<Order, Error> {
+        self.place(json!({"lines": [{"variantId": variant, "quantity": quantity}]}))
+            .await
     }
 
     pub(crate) async fn level(&self, variant: VariantId, location: LocationId) -> InventoryLevel {
         let mut tx = self.tx().await;
-        let levels = crate::inventory::levels_of(&mut tx, &self.actor, &[variant]).await.unwrap();
-        levels[&variant].iter().find(|level| level.location_id == location).unwrap().clone()
+        let levels = crate::inventory::levels_of(&mut tx, &self.actor, &[variant])
+            .await
+            .unwrap();
+        levels[&variant]
+            .iter()
+            .find(|level| level.location_id == location)
+            .unwrap()
+            .clone()
     }
 
     /// Rows of any statement, as the API role sees them in the merchant.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<sqlx::postgres::PgRow> {
         let mut tx = self.tx().await;
-        sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut *tx).await.unwrap()
+        sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&mut *tx)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn count(&self, table: &str) -> i64 {
@@ -195,13 +252,20 @@ impl World {
             .await;
         for row in rows {
             let number = |place: usize| row.get::<i64, _>(place);
-            assert_eq!((number(1), number(2)), (number(3), number(4)), "the ledger sums to the level");
+            assert_eq!(
+                (number(1), number(2)),
+                (number(3), number(4)),
+                "the ledger sums to the level"
+            );
             assert_eq!(number(5), number(6), "the last movement made the version");
             assert_eq!(number(7), number(8), "no version twice");
             if number(7) > 0 {
                 assert_eq!(number(6) - number(9) + 1, number(7), "no version left out");
             }
-            assert!(number(2) >= 0 && number(1) >= number(2), "nothing is oversold");
+            assert!(
+                number(2) >= 0 && number(1) >= number(2),
+                "nothing is oversold"
+            );
         }
         let wrong = self
             .rows(
@@ -220,19 +284,32 @@ impl World {
 
     /// How many events of each type wait in the outbox.
     pub(crate) async fn event_counts(&self) -> BTreeMap<String, i64> {
-        let rows = self.rows("select type, count(*) from outbox group by type").await;
+        let rows = self
+            .rows("select type, count(*) from outbox group by type")
+            .await;
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
     /// Versions and data of the events of a resource, oldest first.
-    pub(crate) async fn events_of(&self, resource: impl std::fmt::Display) -> Vec<(String, i64, Value)> {
-        let sql = format!("select type, resource_version, data from outbox where resource_id = '{resource}' order by resource_version, type");
-        self.rows(&sql).await.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    pub(crate) async fn events_of(
+        &self,
+        resource: impl std::fmt::Display,
+    ) -> Vec<(String, i64, Value)> {
+        let sql = format!(
+            "select type, resource_version, data from outbox where resource_id = '{resource}' order by resource_version, type"
+        );
+        self.rows(&sql)
+            .await
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect()
     }
 }
 
 /// What became of many calls: how many succeeded, and how many failed with each slug.
-pub(crate) fn tally<T>(results: impl IntoIterator<Item = Result<T, Error>>) -> HashMap<&'static str, usize> {
+pub(crate) fn tally<T>(
+    results: impl IntoIterator<Item = Result<T, Error>>,
+) -> HashMap<&'static str, usize> {
     let mut tally = HashMap::new();
     for result in results {
         let slug = match result {

@@ -1,0 +1,33 @@
+-- The merchant's goods, and what one order of Stoa's has written, as samples of the rows that are wide.
+insert into ceiling.locations select * from public.locations where merchant_id = '{merchant}';
+insert into ceiling.products select * from public.products where merchant_id = '{merchant}';
+insert into ceiling.variants select * from public.variants where merchant_id = '{merchant}';
+insert into ceiling.inventory_levels select * from public.inventory_levels where merchant_id = '{merchant}';
+
+create table ceiling.skus (
+    number bigint primary key,
+    merchant_id uuid not null,
+    variant_id uuid not null,
+    location_id uuid not null,
+    sku text,
+    title text not null,
+    price_minor bigint not null,
+    currency text not null
+);
+insert into ceiling.skus
+select row_number() over (order by variants.id), variants.merchant_id, variants.id, levels.location_id, variants.sku, products.title, variants.price_minor,
+    variants.currency
+from ceiling.variants as variants
+join ceiling.products as products on products.merchant_id = variants.merchant_id and products.id = variants.product_id
+join ceiling.inventory_levels as levels on levels.merchant_id = variants.merchant_id and levels.variant_id = variants.id;
+
+create table ceiling.sample_keys as
+select * from public.idempotency_keys where merchant_id = '{merchant}' and operation = 'order.place' limit 1;
+create table ceiling.sample_transitions as
+select * from public.order_transitions where merchant_id = '{merchant}' limit 1;
+create table ceiling.sample_events as
+select events.*
+from public.events
+join ceiling.sample_transitions on sample_transitions.request_id = events.request_id
+where events.merchant_id = '{merchant}';
+vacuum analyze;

@@ -1,0 +1,276 @@
+//! What the tests try to get at: a merchant with something of everything, and those who may not see it.
+
+use std::{
+    collections::{BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use kernel::scope::Scope;
+use serde_json::{Value, json};
+use tests::{Client, Receiver, Stoa, new_key, wait_for};
+
+use super::document::{self, Operation, Things, URL, each_text};
+
+/// A merchant with something of everything.
+pub(crate) struct World {
+    pub(crate) stoa: Arc<Stoa>,
+    pub(crate) operations: Vec<Operation>,
+    /// Sees and does everything.
+    pub(crate) owner: Client,
+    /// Where the owner's stock lies.
+    pub(crate) location: String,
+    /// Another location of the same merchant, with stock of its own.
+    pub(crate) other_location: String,
+    pub(crate) variant: String,
+    catalog_import: String,
+    dead_letter: String,
+    receiver: Receiver,
+}
+
+/// What the owner calls each product.
+pub(crate) const SECRET_TITLE: &str = "Secret of the owner";
+
+/// Every scope there is.
+pub(crate) fn every_scope() -> String {
+    names(Scope::ALL.iter().copied())
+}
+
+/// Every scope but `scope` and those that bring it with them.
+pub(crate) fn every_scope_but(scope: &str) -> String {
+    let scope: Scope = scope.parse().unwrap();
+    names(
+        Scope::ALL
+            .iter()
+            .copied()
+            .filter(|held| *held != scope && held.implied() != Some(scope)),
+    )
+}
+
+/// Every scope but `merchant:admin`: who acts for the merchant as a whole may look after all of its endpoints, and reads what those are sent.
+pub(crate) fn every_apps_scope() -> String {
+    every_scope_but("merchant:admin")
+}
+
+fn names(scopes: impl Iterator<Item = Scope>) -> String {
+    scopes.map(Scope::name).collect::<Vec<_>>().join(" ")
+}
+
+impl World {
+    /// Makes one on a server that gives deliveries up at once.
+    pub(crate) async fn new(stoa: Arc<Stoa>) -> Self {
+        let operations = document::operations(&stoa.base_url()).await;
+        let merchant = stoa.merchant();
+        let owner = stoa
+            .client_of(&merchant, &every_scope(), &["--personal-data"])
+            .await;
+        let receiver = Receiver::start().await;
+        let failing = Receiver::start().await;
+        failing.answer_with(500);
+        let (location, other_location) = (
+            owner.location("here").await,
+            owner.location("elsewhere").await,
+        );
+        let variant = stocked(&owner, [&location, &other_location]).await;
+        let mut world = Self {
+            operations,
+            location,
+            other_location,
+            variant,
+            catalog_import: String::new(),
+            dead_letter: String::new(),
+            receiver,
+            stoa,
+            owner,
+        };
+        let import = world.operation("importCatalog").call(&Things::new());
+        let imported = import
+            .send(&world.stoa.base_url(), Some(&world.owner.token()))
+            .await;
+        let summary: Value = serde_json::from_str(imported.text.lines().last().unwrap()).unwrap();
+        world.catalog_import = text(&summary["summary"], "importId");
+        world.dead_letter = world.make_dead_letter(&failing).await;
+        world
+    }
+
+    /// The operation of this id.
+    pub(crate) fn operation(&self, id: &str) -> &Operation {
+        self.operations
+            .iter()
+            .find(|operation| operation.id == id)
+            .unwrap_or_else(|| panic!("there is no operation {id}"))
+    }
+
+    /// The operations of the API itself.
+    pub(crate) fn versioned(&self) -> impl Iterator<Item = &Operation> {
+        self.operations
+            .iter()
+            .filter(|operation| operation.path.starts_with("/v1/"))
+    }
+
+    async fn make_dead_letter(&self, failing: &Receiver) -> String {
+        let (endpoint, _) = self
+            .owner
+            .endpoint(Some(failing.url()), &["order.placed"])
+            .await;
+        self.owner
+            .post(
+                &format!("/v1/webhook-endpoints/{endpoint}/ping"),
+                &Value::Null,
+            )
+            .await
+            .expect(200);
+        let path = format!("/v1/webhook-endpoints/{endpoint}/dead-letters");
+        wait_for("a dead letter", async || {
+            let letters = self.owner.get(&path).await.expect(200);
+            letters["data"][0]["id"].as_str().map(str::to_owned)
+        })
+        .await
+    }
+
+    /// One thing of this kind: a new one if using it changes it.
+    pub(crate) async fn make(&self, kind: &str) -> String {
+        match kind {
+            "prod" => text(&upsert_secret(&self.owner).await, "id"),
+            "var" => stocked(&self.owner, [&self.location, &self.other_location]).await,
+            "loc" => self.location.clone(),
+            "imp" => self.catalog_import.clone(),
+            "dle" => self.dead_letter.clone(),
+            "ord" => text(&self.place_order().await, "id"),
+            "cus" => text(&self.place_order().await, "customerId"),
+            "ful" => {
+                let order = text(&self.place_order().await, "id");
+                let path = format!("/v1/orders/{order}/fulfillments");
+                let fulfilled = self
+                    .owner
+                    .post(&path, &json!({"lines": [{"line": 1, "quantity": 1}]}))
+                    .await
+                    .expect(201);
+                text(&fulfilled["fulfillments"][0], "id")
+            }
+            "whe" => {
+                self.owner
+                    .endpoint(Some(self.receiver.url()), &["order.placed"])
+                    .await
+                    .0
+            }
+            other => panic!("there is no way yet to make a {other}: teach it to `World::make`"),
+        }
+    }
+
+    /// No things yet; and no URL that would lead out of this machine.
+    fn nothing(&self) -> Things {
+        Things::from([(URL.to_owned(), self.receiver.url().to_owned())])
+    }
+
+    /// One thing of each kind that a request of `operation` names.
+    pub(crate) async fn things_for(&self, operation: &Operation) -> Things {
+        let mut things = self.nothing();
+        for kind in operation.named_kinds() {
+            let thing = self.make(&kind).await;
+            things.insert(kind, thing);
+        }
+        things
+    }
+
+    /// An order of the document's own example, with a customer and an address.
+    pub(crate) async fn place_order(&self) -> Value {
+        let things = Things::from([
+            ("var".to_owned(), self.variant.clone()),
+            ("loc".to_owned(), self.location.clone()),
+        ]);
+        let call = self.operation("placeOrder").call(&things);
+        call.send(&self.stoa.base_url(), Some(&self.owner.token()))
+            .await
+            .expect(201)
+    }
+
+    /// A token of the owner's app, narrowed to these scopes.
+    pub(crate) async fn narrowed(&self, scopes: &str) -> String {
+        let answer = self
+            .owner
+            .request_token(&[("scope", scopes)])
+            .await
+            .expect(200);
+        text(&answer, "access_token")
+    }
+
+    /// The texts by which a person would be known: what the example of an order says of customer and address.
+    pub(crate) fn personal_texts(&self) -> BTreeSet<String> {
+        let example = &self.operation("placeOrder").body.as_ref().unwrap().example;
+        let mut texts = BTreeSet::new();
+        for part in ["customer", "shippingAddress"] {
+            each_text(&example[part], &mut |text| {
+                // "GB" and the like are found in anything.
+                if text.len() > 4 {
+                    texts.insert(text.to_owned());
+                }
+            });
+        }
+        assert!(
+            texts.len() > 3,
+            "the example of an order must say who it is for"
+        );
+        texts
+    }
+
+    /// All that the owner reads of what is there: every operation that only reads.
+    pub(crate) async fn everything(&self, things: &Things) -> Vec<(String, Value)> {
+        let mut seen = Vec::new();
+        for operation in self
+            .versioned()
+            .filter(|operation| operation.method == reqwest::Method::GET)
+        {
+            let answer = operation
+                .call(things)
+                .send(&self.stoa.base_url(), Some(&self.owner.token()))
+                .await;
+            assert!(
+                answer.status.is_success(),
+                "{}: {}",
+                operation.id,
+                answer.text
+            );
+            seen.push((operation.id.clone(), answer.json));
+        }
+        seen
+    }
+
+    /// One thing of each kind that any operation names.
+    pub(crate) async fn one_of_each(&self) -> Things {
+        let mut things = self.nothing();
+        for operation in self.versioned() {
+            for kind in operation.named_kinds() {
+                if let Entry::Vacant(vacant) = things.entry(kind) {
+                    let thing = self.make(vacant.key()).await;
+                    vacant.insert(thing);
+                }
+            }
+        }
+        things
+    }
+}
+
+/// A new product, by which the owner's catalog would be known.
+async fn upsert_secret(owner: &Client) -> Value {
+    let input = json!({"externalId": new_key(), "title": SECRET_TITLE,
+        "variants": [{"sku": "SECRET-1", "price": {"amount": "49.00", "currency": "EUR"}}]});
+    owner.post("/v1/products", &input).await.expect(201)["product"].clone()
+}
+
+/// The variant of a new product, of which a lot lies at these locations.
+async fn stocked(owner: &Client, locations: [&str; 2]) -> String {
+    let product = upsert_secret(owner).await;
+    let variant = text(&product["variants"][0], "id");
+    for location in locations {
+        owner.set_stock(&variant, location, 10_000).await;
+    }
+    variant
+}
+
+/// A member that is a text.
+pub(crate) fn text(value: &Value, member: &str) -> String {
+    value[member]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {member} in {value}"))
+        .to_owned()
+}
