@@ -39,8 +39,8 @@ pub(crate) use events::{event, to_json};
 pub use input::{EXTERNAL_ID_LENGTH_MAX, LINES_MAX, QUANTITY_MAX};
 pub use personal::reveal;
 pub(crate) use personal::{CUSTOMER_CONTEXT, email_index};
-pub(crate) use read::require_visible;
 pub use place::{Place, place, place_many};
+pub(crate) use read::require_visible;
 pub use read::{OrderFilter, OrderKey, get, get_by_external_id, get_many, list, transitions};
 
 impl Kind for Order {

@@ -47,6 +47,25 @@ impl Access {
         }
     }
 
+    /// What both allow: a grant, as seen through a token that is narrower.
+    #[must_use]
+    pub fn shared_with(&self, other: &Self) -> Self {
+        let locations = match (&self.locations, &other.locations) {
+            (Some(ours), Some(theirs)) => Some(
+                ours.iter()
+                    .copied()
+                    .filter(|location| theirs.contains(location))
+                    .collect(),
+            ),
+            (ours, theirs) => ours.as_ref().or(theirs.as_ref()).cloned(),
+        };
+        Self {
+            scopes: self.scopes.shared_with(other.scopes),
+            locations,
+            personal_data: self.personal_data && other.personal_data,
+        }
+    }
+
     /// Nothing unless `scope` is allowed: a 403 that names it.
     pub fn require(&self, scope: Scope) -> Result<(), MissingScope> {
         if self.scopes.allows(scope) {

@@ -147,6 +147,16 @@ impl ScopeSet {
         self.iter().filter(|&scope| limit.allows(scope)).collect()
     }
 
+    /// Every scope that both allow, implied ones included.
+    #[must_use]
+    pub fn shared_with(self, other: Self) -> Self {
+        Scope::ALL
+            .iter()
+            .copied()
+            .filter(|&scope| self.allows(scope) && other.allows(scope))
+            .collect()
+    }
+
     /// The names, as PostgreSQL keeps them in a `text[]`.
     pub fn names(self) -> Vec<String> {
         self.iter().map(|scope| scope.name().to_owned()).collect()

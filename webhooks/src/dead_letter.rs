@@ -142,7 +142,7 @@ async fn find(tx: &mut PgConnection, actor: &Actor, id: DeadLetterId) -> Result<
     endpoint.map(|_| row).ok_or(Error::DeadLetterNotFound(id))
 }
 
-/// Shows each event as the owner of its endpoint may see it now.
+/// Shows each event as the owner of its endpoint may see it now, as far as the actor may see it too.
 async fn show(
     tx: &mut PgConnection,
     actor: &Actor,
@@ -153,7 +153,7 @@ async fn show(
     let mut receivers = HashMap::new();
     for row in &rows {
         if let Entry::Vacant(vacant) = receivers.entry(row.endpoint) {
-            vacant.insert(stream::receiver(&mut *tx, actor.merchant, row.endpoint, now).await?);
+            vacant.insert(stream::receiver(&mut *tx, actor, row.endpoint, now).await?);
         }
     }
     let wanted = rows.iter().filter(|row| {

@@ -112,6 +112,11 @@ impl Receiver {
         Self(Some(Access::full()))
     }
 
+    /// The same, for somebody who reads what the receiver is sent: no more than their own token lets them see.
+    pub(crate) fn read_by(self, reader: &Access) -> Self {
+        Self(self.0.map(|access| access.shared_with(reader)))
+    }
+
     pub(crate) fn may_see(&self, scope: &str, locations: &[LocationId]) -> bool {
         let Some(access) = &self.0 else { return false };
         // A scope that this binary does not know was written by a newer one: better withheld than shown.
@@ -360,6 +365,35 @@ mod tests {
                 json!({"total": "1.00", "shipTo": {"country": "DE"}})
             );
         }
+    }
+
+    #[test]
+    fn a_reader_sees_no_more_than_their_own_token_allows() {
+        let (here, there) = (LocationId::new(now()), LocationId::new(now()));
+        let event = event("orders:read", vec![here], true);
+        let plain = json!({"total": "1.00", "shipTo": {"country": "DE"}});
+        let owner = || receiver("orders:write orders.pii:read", None, true);
+        let read = |scopes: &str, locations: Option<Vec<LocationId>>, personal_data: bool| {
+            let Receiver(Some(reader)) = receiver(scopes, locations, personal_data) else {
+                panic!("a living grant");
+            };
+            shown(&event, &owner().read_by(&reader))
+        };
+        assert_ne!(
+            read("orders:read orders.pii:read", None, true)["data"],
+            plain
+        );
+        assert_eq!(read("orders:read", None, true)["data"], plain);
+        assert_eq!(
+            read("orders:read orders.pii:read", None, false)["data"],
+            plain
+        );
+        assert_eq!(read("orders:read", Some(vec![here]), false)["data"], plain);
+        assert_eq!(
+            read("orders:read", Some(vec![there]), false)["type"],
+            WITHHELD
+        );
+        assert_eq!(read("webhooks:read", None, true)["type"], WITHHELD);
     }
 
     #[test]

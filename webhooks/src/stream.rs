@@ -2,7 +2,7 @@
 //!
 //! Each event is shown as the endpoint's owner may see it now; one that it may no longer see keeps its number and says only that.
 
-use kernel::{actor::Actor, clock::Timestamp, id::MerchantId, keyring::Keyring};
+use kernel::{actor::Actor, clock::Timestamp, keyring::Keyring};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -70,7 +70,7 @@ pub async fn read(
         });
     }
     entries.truncate(whole);
-    let receiver = receiver(&mut *tx, merchant, endpoint, now).await?;
+    let receiver = receiver(&mut *tx, actor, endpoint, now).await?;
     let wanted = events
         .values()
         .filter(|event| receiver.wants_personal(event));
@@ -96,16 +96,16 @@ pub async fn read(
     })
 }
 
-/// What the owner of an endpoint may see now.
+/// What the owner of an endpoint may see now, as far as the actor may see it too.
 pub(crate) async fn receiver(
     tx: &mut PgConnection,
-    merchant: MerchantId,
+    actor: &Actor,
     endpoint: EndpointId,
     now: Timestamp,
 ) -> Result<Receiver, Error> {
-    let targets = crate::delivery::store::targets(tx, &[merchant], &[endpoint], now).await?;
+    let targets = crate::delivery::store::targets(tx, &[actor.merchant], &[endpoint], now).await?;
     let target = targets.into_iter().next();
     target
-        .map(|target| target.receiver)
+        .map(|target| target.receiver.read_by(&actor.access))
         .ok_or(Error::EndpointNotFound(endpoint))
 }

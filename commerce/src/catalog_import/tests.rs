@@ -192,7 +192,7 @@ async fn every_line_has_its_result_and_a_broken_one_harms_no_other() {
         ),
         (5, Failed, "-", " line_too_long"),
         (6, Failed, "-", ""),
-        (7, Failed, "-", " invalid"),
+        (7, Failed, "D", " invalid"),
         (8, Failed, "-", " malformed_json"),
         (9, Updated, "A", ""),
         (10, Unchanged, "A", ""),

@@ -244,10 +244,7 @@ async fn changes_and_orders_of_the_same_goods_at_once_lose_nothing() {
 }
 
 #[tokio::test]
-#[allow(
-    clippy::too_many_lines,
-    reason = "one world is listed in every way"
-)]
+#[allow(clippy::too_many_lines, reason = "one world is listed in every way")]
 async fn levels_are_listed_by_time_of_change_within_what_is_visible() {
     let world = World::new().await;
     let (one, two) = (world.stocked("one", 5).await, world.stocked("two", 5).await);

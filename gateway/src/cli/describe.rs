@@ -43,7 +43,11 @@ fn errors() -> String {
     );
     for kind in by_status.values() {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "| {} | `{}` | {} | {} |", kind.status, kind.slug, kind.title, kind.advice);
+        let _ = writeln!(
+            text,
+            "| {} | `{}` | {} | {} |",
+            kind.status, kind.slug, kind.title, kind.advice
+        );
     }
     text
 }

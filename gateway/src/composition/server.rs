@@ -9,7 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kernel::{
-    clock::Clock, db::Database, event::Announcer, idempotency::{Groups, Idempotency}, migration,
+    clock::Clock,
+    db::Database,
+    event::Announcer,
+    idempotency::{Groups, Idempotency},
+    migration,
     problem::Problem,
 };
 use sqlx::Connection;
@@ -257,10 +261,7 @@ async fn api(
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "the layer hands it over"
-)]
+#[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn answer_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

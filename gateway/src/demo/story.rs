@@ -154,9 +154,13 @@ async fn import(client: &Client, catalog: Option<&Path>) -> Fell<Vec<String>> {
     let source: Arc<dyn Source> = match catalog {
         Some(path) => {
             let path = path.to_owned();
-            Arc::new(move || -> Result<Rows, feed::Error> { Ok(Box::new(Feed::open(&path, &BytesRead::default())?)) })
+            Arc::new(move || -> Result<Rows, feed::Error> {
+                Ok(Box::new(Feed::open(&path, &BytesRead::default())?))
+            })
         }
-        None => Arc::new(|| -> Result<Rows, feed::Error> { Ok(Box::new(generated::rows(PRODUCTS).map(Ok))) }),
+        None => Arc::new(|| -> Result<Rows, feed::Error> {
+            Ok(Box::new(generated::rows(PRODUCTS).map(Ok)))
+        }),
     };
     let report = import_stream(client, &key(), source, &()).await?;
     let Report {
