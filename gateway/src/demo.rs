@@ -172,11 +172,11 @@ fn invite(addresses: &Addresses) {
          export STOA_RESOURCE={resource}\n\n\
          TOKEN=$(curl -s -u \"$STOA_CLIENT_ID:$STOA_CLIENT_SECRET\" $STOA_URL/oauth/token \\\n  \
            -d grant_type=client_credentials -d resource=$STOA_RESOURCE | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')\n\
-         curl -s -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/products?limit=1\"\n\
-         curl -s -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/orders?limit=1\"\n\
-         curl -s -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/webhook-endpoints/{webhook_endpoint_id}/events?after=0&limit=2\"\n\
-         curl -s -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' $STOA_URL/graphql \\\n  \
+         curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/products?limit=1\"\n\
+         curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/orders?limit=1\"\n\
+         curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" \"$STOA_URL/v1/webhook-endpoints/{webhook_endpoint_id}/events?after=0&limit=2\"\n\
+         curl -sw '\\n' -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' $STOA_URL/graphql \\\n  \
            -d '{{\"query\": \"{{ orders(first: 2) {{ nodes {{ id status total {{ amount currency }} }} }} }}\"}}'\n\
-         curl -s $STOA_URL/openapi.json"
+         curl -sw '\\n' $STOA_URL/openapi.json"
     ));
 }

@@ -53,6 +53,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_parallel_workers_per_gather", "0"),
     // Data directories are on solid-state disks, where a random page costs little more than the next one.
     ("random_page_cost", "1.1"),
+    // Sessions keep the plans of foreign keys that they made while tables were empty, until the tables are analyzed for the first time; by default that is
+    // up to a minute away, and until then each order would read all that its merchant has.
+    ("autovacuum_naptime", "5s"),
     // A statement whose client was killed ends soon, instead of holding its locks to the end.
     ("client_connection_check_interval", "2s"),
     ("timezone", "UTC"),
