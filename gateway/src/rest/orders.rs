@@ -40,6 +40,9 @@ impl Services {
         actor: &kernel::actor::Actor,
         orders: Vec<Order>,
     ) -> Result<Vec<Order>, Fault> {
+        if !order::has_more_to_reveal(actor, &orders) {
+            return Ok(orders);
+        }
         let mut tx = self.enter(actor).await?;
         Ok(order::reveal(&mut tx, &self.keyring, actor, orders).await?)
     }
