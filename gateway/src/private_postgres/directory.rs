@@ -40,7 +40,20 @@ pub(super) struct Directory {
     /// As whom PostgreSQL runs.
     pub(super) account: Account,
     /// Held until this is dropped or the process ends.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The lock on a data directory. It belongs to the open file, which a child process that is just being forked has open too until it executes its program: so it
+/// is given up by name, and not by closing the file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(error = %error, "the data directory's lock ends with the process");
+        }
+    }
 }
 
 impl Directory {
@@ -155,8 +168,8 @@ fn has_content(directory: &Path) -> bool {
     }
 }
 
-/// Locks the data directory for as long as the file is open, and notes who we are for whoever finds it locked.
-fn lock(data: &Path) -> Result<File, Error> {
+/// Locks the data directory for as long as the lock is held, and notes who we are for whoever finds it locked.
+fn lock(data: &Path) -> Result<Lock, Error> {
     let path = data.join("postgres.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -180,11 +193,13 @@ fn lock(data: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(Error::system("lock", &path)(error)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
+    let mut lock = Lock(file);
+    lock.0
+        .set_len(0)
+        .and_then(|()| lock.0.rewind())
+        .and_then(|()| writeln!(lock.0, "{}", std::process::id()))
         .map_err(Error::system("write", &path))?;
-    Ok(file)
+    Ok(lock)
 }
 
 /// The places for the socket, the best first. The short ones are named by a hash of data directory and user, so that they are found
