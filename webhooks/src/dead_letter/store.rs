@@ -184,7 +184,7 @@ pub(crate) async fn events(
     Ok(events.map(|event| (event.id, event)).collect())
 }
 
-/// Puts a dead letter's event on the queue again; one that is on it already stays as it is.
+/// Puts a dead letter's event on the queue again. One that is on it already, waiting for its next attempt, is brought forward.
 pub(super) async fn queue(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -194,7 +194,9 @@ pub(super) async fn queue(
     sqlx::query!(
         "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at)
         values ($1, $2, $3, $4, 0, $5, $5)
-        on conflict (merchant_id, endpoint_id, sequence) do nothing",
+        on conflict (merchant_id, endpoint_id, sequence) do update
+        set due_at = excluded.due_at
+        where deliveries.due_at > excluded.due_at",
         merchant as MerchantId,
         row.endpoint as EndpointId,
         row.sequence,

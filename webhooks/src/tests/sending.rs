@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kernel::{actor::Access, clock::Clock, page::PageRequest};
+use kernel::{actor::Access, clock::Clock};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -108,26 +108,13 @@ async fn a_failing_endpoint_is_retried_given_up_on_and_replayed_under_its_number
     assert_eq!(receiver.received().len(), 3);
     assert_eq!(world.count("select count(*) from deliveries").await, 0);
 
+    let listed = world.dead_letters(endpoint).await;
     let mut tx = world.api.enter(world.merchant).await.unwrap();
-    let page = PageRequest {
-        limit: 10,
-        after: None,
-    };
-    let listed = dead_letter::list(
-        &mut tx,
-        &world.actor,
-        &world.keyring,
-        endpoint,
-        &page,
-        world.clock.now(),
-    )
-    .await
-    .unwrap();
     let letter = dead_letter::get(
         &mut tx,
         &world.actor,
         &world.keyring,
-        listed.data[0].id,
+        listed[0].id,
         world.clock.now(),
     )
     .await
@@ -165,6 +152,31 @@ async fn a_failing_endpoint_is_retried_given_up_on_and_replayed_under_its_number
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replay_that_waits_for_its_next_attempt_is_brought_forward_by_another() {
+    let world = World::new().await;
+    let receiver =
+        Receiver::start(|_, before| Reply::Status(if before < 2 { 500 } else { 200 })).await;
+    let endpoint = world.endpoint(Some(&receiver.url)).await.endpoint.id;
+    let running = world.start(FIRST_ONLY);
+    world.append(&[made("a", 1)]).await;
+    world.until("select count(*) from dead_letters", 1).await;
+    running.stop().await;
+
+    let id = world.dead_letters(endpoint).await[0].id;
+    let replay = Replay { id };
+    let running = world.start(LATER);
+    world.run(&replay).await.unwrap();
+    receiver.wait_for(2).await;
+    let waiting = "select count(*) from deliveries where attempt_count = 1 and due_at > now()";
+    world.until(waiting, 1).await;
+    world.run(&replay).await.unwrap();
+    let received = receiver.wait_for(3).await;
+    assert_eq!(received[2].body["sequence"], 1);
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_dead_letter_outlives_the_history_and_is_replayed_from_its_copy() {
     let world = World::new().await;
     let receiver =
@@ -190,28 +202,8 @@ async fn a_dead_letter_outlives_the_history_and_is_replayed_from_its_copy() {
             .await
             .unwrap();
     }
-    let mut tx = world.api.enter(world.merchant).await.unwrap();
-    let page = PageRequest {
-        limit: 10,
-        after: None,
-    };
-    let listed = dead_letter::list(
-        &mut tx,
-        &world.actor,
-        &world.keyring,
-        endpoint,
-        &page,
-        world.clock.now(),
-    )
-    .await
-    .unwrap();
-    tx.commit().await.unwrap();
-    world
-        .run(&Replay {
-            id: listed.data[0].id,
-        })
-        .await
-        .unwrap();
+    let id = world.dead_letters(endpoint).await[0].id;
+    world.run(&Replay { id }).await.unwrap();
     let received = receiver.wait_for(2).await;
     assert_eq!(received[1].body, received[0].body);
     assert_eq!(received[1].body["data"]["name"], "Ada");

@@ -10,6 +10,7 @@ use kernel::{
     id::{AppId, DataSubjectId, EventId, GrantId, LocationId, MerchantId, RequestId},
     idempotency::{Call, Operation},
     keyring::Keyring,
+    page::PageRequest,
     personal,
     scope::Scope,
     test_database::{self, TestDatabase},
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{self, AddressPolicy, Client},
+    dead_letter::{self, DeadLetter},
     endpoint::{
         Create, CreatedEndpoint, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
         Setting, Update, UpdateInput,
@@ -181,6 +183,19 @@ impl World {
             actor: &self.actor,
             now: self.clock.now(),
         }
+    }
+
+    /// An endpoint's dead letters, as the app sees them.
+    pub(super) async fn dead_letters(&self, endpoint: EndpointId) -> Vec<DeadLetter> {
+        let page = PageRequest {
+            limit: 10,
+            after: None,
+        };
+        let now = self.clock.now();
+        let mut tx = self.api.enter(self.merchant).await.unwrap();
+        let listed =
+            dead_letter::list(&mut tx, &self.actor, &self.keyring, endpoint, &page, now).await;
+        listed.unwrap().data
     }
 
     /// Runs an operation as the app, in a transaction of its own.
