@@ -1,8 +1,12 @@
 //! The command line: one executable with its roles as subcommands.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Logging};
 
@@ -57,7 +61,8 @@ pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sy
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.logging);
+    let quiet = matches!(cli.command, Command::Demo(_));
+    start_log(&cli.logging, if quiet { "error" } else { "info" });
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -85,11 +90,11 @@ async fn run(command: Command) -> CommandResult {
 }
 
 /// Logs go to standard error: standard output belongs to what a command prints for others.
-fn start_log(logging: &Logging) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&logging.log)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+fn start_log(logging: &Logging, default: &str) {
+    let filter = EnvFilter::new(logging.log.as_deref().unwrap_or(default));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match logging.log_format {
         LogFormat::Text => log.init(),

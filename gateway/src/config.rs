@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 use url::Url;
 
 use crate::private_postgres;
@@ -108,18 +109,27 @@ pub struct Delivery {
     /// over three days.
     #[arg(long, env = "STOA_RETRY_SCHEDULE", value_delimiter = ',')]
     pub retry_schedule_s: Option<Vec<u64>>,
+
+    /// For how many days events, endpoints' streams and attempts are kept; who wants to catch up later than that finds a gap.
+    #[arg(long, env = "STOA_EVENT_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(7..=3650))]
+    pub event_retention_days: u16,
 }
 
 /// How to log; for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Logging {
-    /// What to log, such as `info` or `webhooks=debug,info`.
-    #[arg(long, env = "STOA_LOG", default_value = "info", global = true)]
-    pub log: String,
+    /// What to log, such as `info` or `webhooks=debug,info`. Default: `info`; for the demo `error`, because its story is on the same terminal.
+    #[arg(long, env = "STOA_LOG", value_parser = log_filter, global = true)]
+    pub log: Option<String>,
 
     /// The form of the log.
     #[arg(long, env = "STOA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
+}
+
+/// Refuses what the log would not understand.
+fn log_filter(text: &str) -> Result<String, ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
 /// The form of the log.

@@ -84,6 +84,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         delivery: Delivery {
             allow_private_targets: true,
             retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()),
+            event_retention_days: 30,
         },
     };
     say("Stoa, a merchant integration gateway: one binary and one PostgreSQL.\n");

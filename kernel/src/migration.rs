@@ -1,6 +1,6 @@
 //! The schema: migrations, and the partitions of the histories.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use sqlx::{
@@ -11,14 +11,28 @@ use uuid::Uuid;
 
 use crate::{clock::Timestamp, db::Error};
 
-/// Every migration, in order, compiled in.
-pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+/// Every migration, in order, compiled in. Those of a newer binary that the schema has already are left alone: migrations expand before they contract, so that
+/// this binary runs on it too.
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("../migrations");
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// Histories, partitioned by the day in their UUIDv7.
 const PARTITIONED: [&str; 4] = ["inventory_movements", "events", "streams", "attempts"];
 
+/// Those of which old partitions are dropped. Ledgers are kept.
+const DROPPED: [&str; 3] = ["events", "streams", "attempts"];
+
+/// How long dropping a partition waits for who reads or writes the history, and holds up whoever comes after; it is tried again with the next sweep.
+const DROP_LOCK_TIMEOUT: &str = "2s";
+
 /// Partitions are made this many days ahead, so that a sweeper that has been away for a week harms nobody.
 const DAYS_AHEAD: u64 = 14;
+
+/// How a partition's name ends.
+const DAY_FORMAT: &str = "%Y%m%d";
 
 /// What can go wrong while the schema is brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +40,7 @@ pub enum MigrationError {
     /// The database can't be reached, or refuses a statement.
     #[error(transparent)]
     Database(#[from] Error),
-    /// A migration fails, or the schema is of a newer binary.
+    /// A migration fails, or one that was applied has been changed since.
     #[error("migration failed: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
@@ -53,16 +67,10 @@ pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) ->
     // Two processes that start at once would both find a partition missing.
     tx.execute("select pg_advisory_xact_lock(hashtext('stoa.partitions'))")
         .await?;
-    let rows = tx
-        .fetch_all("select relname::text from pg_catalog.pg_class where relispartition")
-        .await?;
-    let existing = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<HashSet<String>, _>>()?;
+    let existing = partitions(&mut tx).await?;
     for day in (0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead))) {
         for table in PARTITIONED {
-            let partition = format!("{table}_{}", day.format("%Y%m%d"));
+            let partition = name_of(table, day);
             if !existing.contains(&partition) {
                 create_partition(&mut tx, table, &partition, day).await?;
             }
@@ -100,6 +108,53 @@ async fn create_partition(
         }
     }
     Ok(())
+}
+
+/// Drops the partitions of days before the day of `before`, but none of a ledger. Needs the tables' owner. Each is a transaction of its own.
+pub async fn drop_partitions(
+    connection: &mut PgConnection,
+    before: Timestamp,
+) -> Result<(), Error> {
+    let first_kept = DateTime::<Utc>::from(before).date_naive();
+    for partition in partitions(connection).await? {
+        let is_old = DROPPED
+            .iter()
+            .any(|table| day_of(table, &partition).is_some_and(|day| day < first_kept));
+        if is_old {
+            let statement =
+                format!("set local lock_timeout = '{DROP_LOCK_TIMEOUT}'; drop table {partition}");
+            let mut tx = connection.begin().await?;
+            tx.execute(AssertSqlSafe(statement)).await?;
+            tx.commit().await?;
+            tracing::info!(
+                partition.name = partition,
+                "a partition past its retention was dropped"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The names of all partitions.
+async fn partitions(connection: &mut PgConnection) -> Result<HashSet<String>, Error> {
+    let rows = connection
+        .fetch_all(
+            "select relname::text from pg_catalog.pg_class where relispartition and relkind = 'r'",
+        )
+        .await?;
+    let names = rows.iter().map(|row| row.try_get(0));
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The name of a day's partition.
+fn name_of(table: &str, day: NaiveDate) -> String {
+    format!("{table}_{}", day.format(DAY_FORMAT))
+}
+
+/// The day of a partition of `table`.
+fn day_of(table: &str, partition: &str) -> Option<NaiveDate> {
+    let day = partition.strip_prefix(table)?.strip_prefix('_')?;
+    NaiveDate::parse_from_str(day, DAY_FORMAT).ok()
 }
 
 /// The smallest UUIDv7 of a day.

@@ -47,6 +47,9 @@ const WORKER_CONNECTIONS_MIN: u32 = 8;
 /// How often idempotency keys are swept, and partitions looked after.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
+/// What retention counts in.
+const DAY: Duration = Duration::from_hours(24);
+
 /// Tells that the private PostgreSQL is not there at the moment.
 #[derive(Debug, thiserror::Error)]
 #[error("the private PostgreSQL is being started again")]
@@ -332,16 +335,20 @@ fn work(
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
     let options = foundation.connect_options().clone();
-    spawn_until(
-        tasks,
-        stop,
-        async move { sweep(database, options, clock).await },
-    );
+    let retention = DAY * u32::from(serve.delivery.event_retention_days);
+    spawn_until(tasks, stop, async move {
+        sweep(database, options, clock, retention).await;
+    });
     Ok(())
 }
 
-/// Deletes old idempotency keys, and makes the partitions of the days to come.
-async fn sweep(database: Database, owner: sqlx::postgres::PgConnectOptions, clock: Clock) {
+/// Deletes old idempotency keys, makes the partitions of the days to come, and drops those past their retention.
+async fn sweep(
+    database: Database,
+    owner: sqlx::postgres::PgConnectOptions,
+    clock: Clock,
+    retention: Duration,
+) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let now = clock.now();
@@ -351,11 +358,12 @@ async fn sweep(database: Database, owner: sqlx::postgres::PgConnectOptions, cloc
         let partitions = async {
             let mut connection = sqlx::PgConnection::connect_with(&owner).await?;
             migration::ensure_partitions(&mut connection, now).await?;
+            migration::drop_partitions(&mut connection, now.minus(retention)).await?;
             connection.close().await?;
             Ok::<_, kernel::db::Error>(())
         };
         if let Err(error) = partitions.await {
-            tracing::warn!(error = %error, "partitions could not be made");
+            tracing::warn!(error = %error, "partitions could not be looked after");
         }
     }
 }

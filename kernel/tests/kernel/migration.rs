@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use kernel::{
     clock::Timestamp,
     id::{EventId, MerchantId},
-    migration::{self, MIGRATOR, MigrationError, ensure_partitions},
+    migration::{self, MIGRATOR, MigrationError, drop_partitions, ensure_partitions},
     test_database::TestDatabase,
 };
 use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
@@ -93,12 +93,17 @@ async fn four_that_start_at_once_migrate_once_and_a_later_start_changes_nothing(
 }
 
 #[tokio::test]
-async fn a_schema_of_a_newer_binary_is_not_touched() {
+async fn a_schema_of_a_newer_binary_serves_this_one_and_a_changed_migration_is_refused() {
     let options = empty_database().await;
     migration::run(&options, midnight()).await.unwrap();
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
     connection
         .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (9999, 'newer', true, '\\x00', 0)")
+        .await
+        .unwrap();
+    migration::run(&options, midnight()).await.unwrap();
+    connection
+        .execute("update _sqlx_migrations set checksum = '\\x00' where version = 1")
         .await
         .unwrap();
     assert!(matches!(
@@ -164,6 +169,47 @@ async fn each_day_makes_one_more_and_rows_lie_where_their_day_is() {
             .iter()
             .any(|(made, _)| made == "streams_20010117")
     );
+}
+
+#[tokio::test]
+async fn retention_drops_histories_by_the_day_and_keeps_ledgers() {
+    let world = World::create().await;
+    let mut owner = world.database.owner().await.unwrap();
+    let start = midnight();
+    ensure_partitions(&mut owner, start).await.unwrap();
+    let before = partitions(&mut owner).await;
+
+    drop_partitions(&mut owner, start.plus(DAY).minus(MILLISECOND))
+        .await
+        .unwrap();
+    assert_eq!(
+        partitions(&mut owner).await,
+        before,
+        "its first day is not over"
+    );
+
+    let mut reader = world.database.owner().await.unwrap();
+    reader
+        .execute("begin; lock table streams_20010101 in access share mode")
+        .await
+        .unwrap();
+    drop_partitions(&mut owner, start.plus(DAY * 2))
+        .await
+        .unwrap_err();
+    reader.execute("rollback").await.unwrap();
+    drop_partitions(&mut owner, start.plus(DAY * 2))
+        .await
+        .unwrap();
+    let dropped: Vec<_> = before
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.ends_with("_20010101") || name.ends_with("_20010102"))
+        .filter(|name| !name.starts_with("inventory_movements"))
+        .collect();
+    assert_eq!(dropped.len(), 2 * (HISTORIES - 1));
+    let mut kept = before.clone();
+    kept.retain(|(name, _)| !dropped.contains(&name.as_str()));
+    assert_eq!(partitions(&mut owner).await, kept);
 }
 
 #[tokio::test]
