@@ -12,6 +12,7 @@
 mod architecture;
 mod crashes;
 mod demo;
+mod erp;
 mod errors;
 mod exactly_once;
 mod flash_sale;
