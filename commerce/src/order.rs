@@ -41,7 +41,7 @@ pub(crate) use personal::{CUSTOMER_CONTEXT, email_index};
 pub use personal::{has_more_to_reveal, reveal};
 pub use place::{Place, place, place_many};
 pub(crate) use read::require_visible;
-pub use read::{OrderFilter, OrderKey, get, get_by_external_id, get_many, list, transitions};
+pub use read::{OrderFilter, OrderKey, get, get_many, list, transitions};
 
 impl Kind for Order {
     const PREFIX: &'static str = "ord";

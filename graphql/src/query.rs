@@ -72,18 +72,29 @@ impl Query {
     }
 
     /// The orders, those changed last at the end. Needs `orders:read`; names, addresses and contacts take `orders.pii:read`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is an argument of the field"
+    )]
     async fn orders(
         &self,
         context: &Context<'_>,
         #[graphql(desc = "How many, 1 to 250; 50 if left out.")] first: Option<i32>,
         #[graphql(desc = "Only those after the one with this cursor.")] after: Option<String>,
+        #[graphql(desc = "Only the order with this external id.")] external_id: Option<String>,
         #[graphql(desc = "Only orders in this state.")] status: Option<OrderStatus>,
+        #[graphql(desc = "Only orders of this customer.")] customer_id: Option<ID>,
         #[graphql(desc = "Only orders changed after this time.")] updated_after: Option<Timestamp>,
     ) -> Nullable<Connection<String, OrderNode>> {
+        let customer = match customer_id.map(|id| input::id(&id)).transpose() {
+            Ok(customer) => customer,
+            Err(problem) => return Some(Err(problem.into())),
+        };
         let filter = OrderFilter {
+            external_id,
             status,
+            customer,
             updated_after,
-            ..OrderFilter::default()
         };
         Some(orders_of(context, first, after.as_deref(), filter).await)
     }

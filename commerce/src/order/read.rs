@@ -17,6 +17,8 @@ use crate::Error;
 /// Which orders a list shows; all of them by default. Conditions add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
+    /// Only the one of this external id.
+    pub external_id: Option<String>,
     /// Only those of this status.
     pub status: Option<OrderStatus>,
     /// Only those of this customer.
@@ -42,21 +44,6 @@ pub async fn get(tx: &mut PgConnection, actor: &Actor, id: OrderId) -> Result<Or
         .await?
         .remove(&id)
         .ok_or_else(|| Error::not_found("order", id))
-}
-
-/// The order of this external id.
-pub async fn get_by_external_id(
-    tx: &mut PgConnection,
-    actor: &Actor,
-    external_id: &str,
-) -> Result<Order, Error> {
-    actor.access.require(Scope::OrdersRead)?;
-    let id = store::id_of_external_id(tx, actor.merchant, external_id).await?;
-    let found = match id {
-        Some(id) => get_many(tx, actor, &[id]).await?.remove(&id),
-        None => None,
-    };
-    found.ok_or_else(|| Error::not_found("order", external_id))
 }
 
 /// Those of `ids` that are there and visible, for loaders. Two statements, however many.

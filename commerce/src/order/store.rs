@@ -329,23 +329,6 @@ pub(crate) async fn update_fulfilled(
     Ok(())
 }
 
-pub(super) async fn id_of_external_id(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    external_id: &str,
-) -> Result<Option<OrderId>, Error> {
-    Ok(sqlx::query_scalar!(
-        r#"select id as "id: OrderId"
-        from orders
-        where merchant_id = $1
-            and external_id = $2"#,
-        merchant as MerchantId,
-        external_id,
-    )
-    .fetch_optional(tx)
-    .await?)
-}
-
 pub(super) async fn select_many(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -398,14 +381,16 @@ pub(super) async fn list(
             and ($3::text is null or status = $3)
             and ($4::uuid is null or customer_id = $4)
             and ($5::timestamptz is null or updated_at > $5)
-            and ($6::timestamptz is null or (updated_at, id) > ($6, $7::uuid))
+            and ($6::text is null or external_id = $6)
+            and ($7::timestamptz is null or (updated_at, id) > ($7, $8::uuid))
         order by updated_at, id
-        limit $8"#,
+        limit $9"#,
         merchant as MerchantId,
         visible,
         filter.status.map(OrderStatus::name),
         filter.customer as Option<CustomerId>,
         filter.updated_after as Option<Timestamp>,
+        filter.external_id.as_deref(),
         after_time as Option<Timestamp>,
         after_id as Option<OrderId>,
         count,

@@ -66,10 +66,12 @@ impl Services {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filters {
+    /// Only the order with this external id.
+    external_id: Option<String>,
     /// Only orders in this state.
     #[param(inline)]
     status: Option<OrderStatus>,
-    /// Only orders changed after this time, oldest change first.
+    /// Only orders changed after this time.
     updated_after: Option<Timestamp>,
     /// Only orders of this customer.
     customer_id: Option<order::CustomerId>,
@@ -77,7 +79,7 @@ pub(super) struct Filters {
 
 /// List orders
 ///
-/// Orders in the order of their making, or with `updatedAfter` in the order of their last change.
+/// Those changed last at the end, so that an order that changes while you page is met again.
 #[utoipa::path(
     get, path = "/v1/orders", operation_id = "listOrders", tag = "Orders",
     params(PageParameters, Filters),
@@ -90,6 +92,7 @@ async fn list_orders(
     Paging { page, filters }: Paging<OrderKey, Filters>,
 ) -> Result<Listed<Order>, Fault> {
     let filter = OrderFilter {
+        external_id: filters.external_id,
         status: filters.status,
         updated_after: filters.updated_after,
         customer: filters.customer_id,

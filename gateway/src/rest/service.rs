@@ -1,8 +1,11 @@
 //! The service itself: is it alive, is it ready, what does it offer.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State};
-use kernel::db::Database;
+use kernel::{db::Database, problem::Problem};
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,6 +37,9 @@ struct Status {
     version: &'static str,
 }
 
+/// How long the database may take to answer before the process counts as not ready.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
 const OK: Status = Status {
     status: "ok",
     version: env!("CARGO_PKG_VERSION"),
@@ -59,7 +65,9 @@ async fn get_liveness() -> Json<Status> {
     security(()),
 )]
 async fn get_readiness(State(health): State<Health>) -> Result<Json<Status>, Fault> {
-    health.database.ping().await?;
+    timeout(READY_WITHIN, health.database.ping())
+        .await
+        .map_err(Problem::unavailable)??;
     Ok(Json(OK))
 }
 

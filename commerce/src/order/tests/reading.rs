@@ -101,12 +101,17 @@ async fn only_orders_of_visible_locations_are_seen_and_no_other_merchants() {
             .len(),
         1
     );
-    assert_eq!(
-        order::get_by_external_id(&mut tx, &limited, "near")
+    for (external_id, expected) in [("near", vec![near.id]), ("far", vec![]), ("", vec![])] {
+        let filter = OrderFilter {
+            external_id: Some(external_id.to_owned()),
+            ..OrderFilter::default()
+        };
+        let page = order::list(&mut tx, &limited, &filter, &first_page(10))
             .await
-            .unwrap(),
-        near
-    );
+            .unwrap();
+        let found: Vec<_> = page.data.iter().map(|order| order.id).collect();
+        assert_eq!(found, expected, "{external_id:?}");
+    }
     assert!(matches!(
         order::get(&mut tx, &world.limited("catalog:read", None, true), near.id).await,
         Err(Error::MissingScope(_))
