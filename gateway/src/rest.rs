@@ -54,9 +54,14 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// A transaction that has entered the actor's merchant; reads need not commit it.
+    /// A transaction for a list, which has entered the actor's merchant; reads need not commit it.
     pub(crate) async fn enter(&self, actor: &Actor) -> Result<Transaction, db::Error> {
         self.database.enter(actor.merchant).await
+    }
+
+    /// A transaction for what is found by its id.
+    pub(crate) async fn enter_by_key(&self, actor: &Actor) -> Result<Transaction, db::Error> {
+        self.database.enter_by_key(actor.merchant).await
     }
 
     /// Runs an operation once for its key: 200.

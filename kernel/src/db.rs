@@ -46,6 +46,13 @@ const STATEMENT_TIMEOUT: &str = "30s";
 /// A transaction whose owner hangs gives its locks back after this.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
 
+/// Every statement has an index that serves it. A plan made while a table was small, or had no statistics yet, must still be right when it is large.
+const NO_SEQUENTIAL_SCANS: (&str, &str) = ("enable_seqscan", "off");
+
+/// Plans are made once per connection and statement, whatever is bound. Left to itself, PostgreSQL plans statements that take arrays anew at every execution,
+/// because it knows the length of the one at hand; that costs more than running them.
+const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+
 /// A pool of connections whose transactions all run as one role.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -62,7 +69,12 @@ impl Database {
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
+            NO_SEQUENTIAL_SCANS,
         ]);
+        let options = match role {
+            Role::Api => options,
+            Role::Worker => options.options([PLANNED_ONCE]),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -74,12 +86,23 @@ impl Database {
         Self { pool, role }
     }
 
-    /// Begins a transaction that has entered `merchant`.
+    /// Begins a transaction that has entered `merchant`. Its statements are planned by what is bound, as lists with filters that may be absent need it.
     pub async fn enter(&self, merchant: MerchantId) -> Result<Transaction, Error> {
+        self.enter_with(merchant, "").await
+    }
+
+    /// Begins a transaction that has entered `merchant` and finds every row by its key, so that its statements need not be planned more than once.
+    pub async fn enter_by_key(&self, merchant: MerchantId) -> Result<Transaction, Error> {
+        let (name, value) = PLANNED_ONCE;
+        self.enter_with(merchant, &format!("set local {name} = {value};"))
+            .await
+    }
+
+    async fn enter_with(&self, merchant: MerchantId, setting: &str) -> Result<Transaction, Error> {
         let role = self.role.name();
         let merchant = merchant.uuid();
         self.begin_with(format!(
-            "begin; set local role {role}; select stoa_enter('{merchant}')"
+            "begin; set local role {role}; {setting} select stoa_enter('{merchant}')"
         ))
         .await
     }

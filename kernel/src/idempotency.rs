@@ -489,7 +489,7 @@ impl Idempotency {
         merchant: MerchantId,
         members: &[Identified<'_, O>],
     ) -> Result<Option<Vec<Outcome<O>>>, O::Error> {
-        let mut tx = self.database.enter(merchant).await?;
+        let mut tx = self.database.enter_by_key(merchant).await?;
         match self.attempt_in(&mut tx, merchant, members).await {
             Ok(Some((outcomes, changed))) => {
                 tx.commit().await.map_err(db::Error::from)?;
@@ -596,7 +596,7 @@ impl Idempotency {
         member: &Identified<'_, O>,
     ) -> Result<Option<Outcome<O>>, O::Error> {
         let merchant = member.member.actor.merchant;
-        let mut tx = self.database.enter(merchant).await?;
+        let mut tx = self.database.enter_by_key(merchant).await?;
         let mut kept = find_kept(&mut tx, merchant, std::slice::from_ref(member)).await?;
         tx.commit().await.map_err(db::Error::from)?;
         Ok(kept.pop().flatten().map(|kept| member.replay(kept)))

@@ -157,7 +157,7 @@ async fn get_catalog_import(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<CatalogImport>,
 ) -> Result<Resource<CatalogImport>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(catalog_import::get(&mut tx, &actor, id).await?))
 }
 

@@ -31,7 +31,7 @@ async fn get_customer(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<kernel::id::DataSubject>,
 ) -> Result<Resource<Customer>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(
         customer::get(&mut tx, &services.keyring, &actor, id).await?,
     ))

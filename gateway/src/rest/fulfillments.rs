@@ -127,7 +127,7 @@ async fn get_fulfillment(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Fulfillment>,
 ) -> Result<Resource<Fulfillment>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(fulfillment::get(&mut tx, &actor, id).await?))
 }
 

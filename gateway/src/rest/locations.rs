@@ -80,6 +80,6 @@ async fn get_location(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<kernel::id::Location>,
 ) -> Result<Resource<Location>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(location::get(&mut tx, &actor, id).await?))
 }

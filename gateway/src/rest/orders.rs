@@ -43,7 +43,7 @@ impl Services {
         if !order::has_more_to_reveal(actor, &orders) {
             return Ok(orders);
         }
-        let mut tx = self.enter(actor).await?;
+        let mut tx = self.enter_by_key(actor).await?;
         Ok(order::reveal(&mut tx, &self.keyring, actor, orders).await?)
     }
 
@@ -143,7 +143,7 @@ async fn get_order(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Order>,
 ) -> Result<Resource<Order>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     let found = order::get(&mut tx, &actor, id).await?;
     let revealed = order::reveal(&mut tx, &services.keyring, &actor, vec![found.clone()])
         .await?

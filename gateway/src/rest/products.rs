@@ -126,7 +126,7 @@ async fn get_product(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Product>,
 ) -> Result<Resource<Product>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(product::get(&mut tx, &actor, id).await?))
 }
 

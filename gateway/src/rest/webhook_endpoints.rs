@@ -118,7 +118,7 @@ async fn get_webhook_endpoint(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<Endpoint>,
 ) -> Result<Resource<Endpoint>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     Ok(Resource(endpoint::get(&mut tx, &actor, id).await?))
 }
 
@@ -281,7 +281,7 @@ async fn get_dead_letter(
     Authenticated(actor): Authenticated,
     PathId(id): PathId<DeadLetter>,
 ) -> Result<axum::Json<DeadLetter>, Fault> {
-    let mut tx = services.enter(&actor).await?;
+    let mut tx = services.enter_by_key(&actor).await?;
     let now = services.clock.now();
     Ok(axum::Json(
         dead_letter::get(&mut tx, &actor, &services.keyring, id, now).await?,
