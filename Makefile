@@ -42,7 +42,7 @@ deny: ## Bans, licences and sources of the dependencies (needs cargo-deny).
 test-real-data: ## Tests on real catalogs; STOA_REAL_DATA names their folder.
 	@test -n "$(STOA_REAL_DATA)" || { echo "STOA_REAL_DATA must name a folder with real catalogs" >&2; exit 1; }
 	scripts/install-postgres
-	$(CARGO) test -p gateway --quiet -- --ignored real_data
+	$(CARGO) test -p gateway --quiet --test end_to_end -- --ignored real_data
 
 build:
 	$(CARGO) build --release -p gateway
