@@ -60,6 +60,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Members of one group at most: bounds what one transaction locks.
 pub const GROUP_MAX: usize = 256;
 
+/// Members that are run at once when their group has failed: each takes a connection.
+const SINGLES_AT_ONCE: usize = 4;
+
 /// A client's name for one change: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key(String);
@@ -348,10 +351,7 @@ impl Idempotency {
         loop {
             match self.flights.board(member.flight) {
                 Boarding::Leads(_flight) => {
-                    let mut results = self.group(actor.merchant, &[member]).await;
-                    return results
-                        .pop()
-                        .unwrap_or_else(|| Err(Error::InProgress.into()));
+                    return self.alone(actor.merchant, member).await;
                 }
                 Boarding::Waits(mut landed) => {
                     // An error means that the leader is done, whatever it came to.
@@ -371,6 +371,26 @@ impl Idempotency {
         merchant: MerchantId,
         members: &[Member<'_, O>],
     ) -> Vec<Outcome<O>> {
+        let outcomes = self.try_many(merchant, members).await;
+        let finished = members
+            .iter()
+            .zip(outcomes)
+            .map(|(member, outcome)| async move {
+                match outcome {
+                    Some(outcome) => outcome,
+                    None => self.once(member.actor, member.key, member.operation).await,
+                }
+            });
+        join_all(finished).await
+    }
+
+    /// The same, but waits for nobody: `None` for a member whose key somebody else is at work on, here or in another process, and for one of another
+    /// merchant. [`once`](Self::once) is for those.
+    async fn try_many<O: Operation>(
+        &self,
+        merchant: MerchantId,
+        members: &[Member<'_, O>],
+    ) -> Vec<Option<Outcome<O>>> {
         let mut outcomes: Vec<Option<Outcome<O>>> = members.iter().map(|_| None).collect();
         let mut flights = Vec::new();
         let mut leading = Vec::new();
@@ -378,7 +398,7 @@ impl Idempotency {
             let checked = member.actor.access.require(O::SCOPE).map_err(Failed::from);
             match checked.and_then(|()| self.identify(*member).map_err(Failed::from)) {
                 Err(error) => *outcome = Some(Err(error)),
-                // A member of another merchant has no place in this transaction: it gets its turn by itself, below.
+                // A member of another merchant has no place in this transaction.
                 Ok(_) if member.actor.merchant != merchant => {}
                 // So does the key of a second member of this group, or of a call elsewhere.
                 Ok(identified) => {
@@ -393,21 +413,10 @@ impl Idempotency {
             let group: Vec<_> = chunk.iter().map(|(member, _)| *member).collect();
             let results = self.group(merchant, &group).await;
             for ((_, outcome), result) in chunk.iter_mut().zip(results) {
-                **outcome = Some(result);
+                **outcome = result;
             }
         }
-        drop(leading);
-        drop(flights);
-        let finished = members
-            .iter()
-            .zip(outcomes)
-            .map(|(member, outcome)| async move {
-                match outcome {
-                    Some(outcome) => outcome,
-                    None => self.once(member.actor, member.key, member.operation).await,
-                }
-            });
-        join_all(finished).await
+        outcomes
     }
 
     fn identify<'m, O: Operation>(
@@ -434,74 +443,84 @@ impl Idempotency {
         })
     }
 
-    /// Runs a group whose flights the caller holds; singly if the group as a whole fails.
+    /// Runs a group whose flights the caller holds; a few at a time if the group as a whole fails. `None` for those whose lock is held elsewhere.
     async fn group<O: Operation>(
         &self,
         merchant: MerchantId,
         members: &[Identified<'_, O>],
-    ) -> Vec<Outcome<O>> {
-        match self.group_transaction(merchant, members).await {
+    ) -> Vec<Option<Outcome<O>>> {
+        match self.transaction(merchant, members).await {
             Ok(outcomes) => outcomes,
-            Err(error) if members.len() <= 1 => vec![Err(error)],
+            Err(error) if members.len() <= 1 => vec![Some(Err(error))],
             Err(_) => {
-                let singles = members.iter().map(|member| async move {
-                    let one = std::slice::from_ref(member);
-                    match self.group_transaction(merchant, one).await {
-                        Ok(mut outcomes) => outcomes
-                            .pop()
-                            .unwrap_or_else(|| Err(Error::InProgress.into())),
-                        Err(error) => Err(error),
-                    }
-                });
-                join_all(singles).await
+                let mut outcomes = Vec::with_capacity(members.len());
+                for few in members.chunks(SINGLES_AT_ONCE) {
+                    let singles = few.iter().map(|member| async move {
+                        let one = std::slice::from_ref(member);
+                        match self.transaction(merchant, one).await {
+                            Ok(mut outcomes) => outcomes.pop().flatten(),
+                            Err(error) => Some(Err(error)),
+                        }
+                    });
+                    outcomes.extend(join_all(singles).await);
+                }
+                outcomes
             }
         }
     }
 
-    /// Tries a group's transaction until it is done, fails for good, or a twin elsewhere has held a lock for too long.
-    async fn group_transaction<O: Operation>(
+    /// Runs one member whose flight the caller holds, and waits for a twin elsewhere that holds its lock, but not for long.
+    async fn alone<O: Operation>(
+        &self,
+        merchant: MerchantId,
+        member: Identified<'_, O>,
+    ) -> Outcome<O> {
+        let deadline = Instant::now() + LOCK_TRIED_FOR;
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let mut outcomes = self.transaction(merchant, &[member]).await?;
+            if let Some(outcome) = outcomes.pop().flatten() {
+                return outcome;
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::InProgress.into());
+            }
+            pause_and_double(&mut pause).await;
+        }
+    }
+
+    /// Tries a transaction until it is done or fails for good.
+    async fn transaction<O: Operation>(
         &self,
         merchant: MerchantId,
         members: &[Identified<'_, O>],
-    ) -> Result<Vec<Outcome<O>>, Failed<O::Error>> {
-        let deadline = Instant::now() + LOCK_TRIED_FOR;
+    ) -> Result<Vec<Option<Outcome<O>>>, Failed<O::Error>> {
         let mut pause = PAUSE_FIRST;
         let mut reruns = 0;
         loop {
             match self.attempt(merchant, members).await {
-                Ok(Some(outcomes)) => return Ok(outcomes),
-                Ok(None) if members.len() > 1 || Instant::now() >= deadline => {
-                    return Err(Error::InProgress.into());
-                }
-                Ok(None) => {}
+                Ok(outcomes) => return Ok(outcomes),
                 Err(error) if error.is_retryable() && reruns < RERUNS_MAX => reruns += 1,
                 Err(error) => return Err(Failed::now(error)),
             }
-            // No connection is held meanwhile. The random part keeps twins from meeting again.
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause_and_double(&mut pause).await;
         }
     }
 
-    /// One transaction; `None` if a twin elsewhere holds the lock of one of the keys.
+    /// One transaction; `None` for those whose lock a twin elsewhere holds.
     async fn attempt<O: Operation>(
         &self,
         merchant: MerchantId,
         members: &[Identified<'_, O>],
-    ) -> Result<Option<Vec<Outcome<O>>>, O::Error> {
+    ) -> Result<Vec<Option<Outcome<O>>>, O::Error> {
         let mut tx = self.database.enter_by_key(merchant).await?;
         match self.attempt_in(&mut tx, merchant, members).await {
-            Ok(Some((outcomes, changed))) => {
+            Ok((outcomes, changed)) => {
                 tx.commit().await.map_err(db::Error::from)?;
                 if changed {
                     self.announcer.announce(merchant);
                 }
-                Ok(Some(outcomes))
-            }
-            // Rolled back now and not when the pool comes to it: the locks must be free before this is tried again.
-            Ok(None) => {
-                tx.rollback().await.map_err(db::Error::from)?;
-                Ok(None)
+                Ok(outcomes)
             }
             Err(error) => {
                 // What went wrong is said already; a connection that can't even roll back does not return to the pool.
@@ -511,29 +530,28 @@ impl Idempotency {
         }
     }
 
-    /// The outcomes, and whether one of them changed something; `None` if a lock is held elsewhere.
+    /// The outcomes, `None` where a lock is held elsewhere; and whether one of them changed something.
     async fn attempt_in<O: Operation>(
         &self,
         tx: &mut PgConnection,
         merchant: MerchantId,
         members: &[Identified<'_, O>],
-    ) -> Result<Option<(Vec<Outcome<O>>, bool)>, O::Error> {
+    ) -> Result<(Vec<Option<Outcome<O>>>, bool), O::Error> {
         let now = self.clock.now();
         let locks: Vec<i64> = members.iter().map(Identified::lock).collect();
-        if !store::try_lock(tx, &locks).await? {
-            return Ok(None);
-        }
+        let taken = store::try_lock(tx, &locks).await?;
         let kept = find_kept(tx, merchant, members).await?;
         let mut outcomes = Vec::with_capacity(members.len());
         let mut fresh = Vec::new();
-        for (member, kept) in members.iter().zip(kept) {
-            outcomes.push(kept.map(|kept| member.replay(kept)));
-            if outcomes.last().is_some_and(Option::is_none) {
+        let mut places = Vec::new();
+        for (place, ((member, kept), taken)) in members.iter().zip(kept).zip(taken).enumerate() {
+            if taken && kept.is_none() {
                 fresh.push(*member);
+                places.push(place);
             }
+            outcomes.push(kept.filter(|_| taken).map(|kept| member.replay(kept)));
         }
         let mut changed = false;
-        let mut finished = Vec::with_capacity(fresh.len());
         if !fresh.is_empty() {
             let calls: Vec<_> = fresh
                 .iter()
@@ -554,8 +572,8 @@ impl Idempotency {
                 "a member without a result would be done and not kept"
             );
             let mut rows = Vec::with_capacity(results.len());
-            for (member, result) in fresh.iter().zip(results) {
-                finished.push(match result {
+            for ((member, place), result) in fresh.iter().zip(places).zip(results) {
+                let outcome = match result {
                     Ok(output) => {
                         changed = true;
                         rows.push(member.row(false, &*output.without_secrets())?);
@@ -574,20 +592,14 @@ impl Idempotency {
                         }
                         Err(error) => Failed::now(error),
                     }),
-                });
+                };
+                if let Some(slot) = outcomes.get_mut(place) {
+                    *slot = Some(outcome);
+                }
             }
             store::insert(tx, merchant, O::NAME, &rows, now).await?;
         }
-        let mut finished = finished.into_iter();
-        let outcomes = outcomes
-            .into_iter()
-            .map(|outcome| {
-                outcome
-                    .or_else(|| finished.next())
-                    .unwrap_or_else(|| Err(Error::InProgress.into()))
-            })
-            .collect();
-        Ok(Some((outcomes, changed)))
+        Ok((outcomes, changed))
     }
 
     /// The kept outcome of a member's key, if there is one.
@@ -603,9 +615,22 @@ impl Idempotency {
     }
 }
 
-/// Deletes keys older than [`KEPT_FOR`], some thousands at a time; says how many.
+/// Deletes the keys older than [`KEPT_FOR`], some thousands at a time; says how many.
 pub async fn sweep(worker: &Database, now: Timestamp) -> Result<u64, db::Error> {
-    store::delete_before(worker, now.minus(KEPT_FOR)).await
+    let mut deleted = 0_u64;
+    loop {
+        let count = store::delete_before(worker, now.minus(KEPT_FOR)).await?;
+        deleted = deleted.saturating_add(count);
+        if count < u64::from(store::SWEPT_AT_ONCE) {
+            return Ok(deleted);
+        }
+    }
+}
+
+/// No connection is held meanwhile. The random part keeps twins from meeting again.
+async fn pause_and_double(pause: &mut Duration) {
+    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+    *pause = (*pause * 2).min(PAUSE_MAX);
 }
 
 /// A member whose input has been hashed.

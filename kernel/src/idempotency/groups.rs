@@ -103,13 +103,31 @@ where
                     operation: &waiting.operation,
                 })
                 .collect();
-            let outcomes = self.idempotency.once_many(merchant, &members).await;
+            let outcomes = self.idempotency.try_many(merchant, &members).await;
             drop(members);
             for (waiting, outcome) in group.into_iter().zip(outcomes) {
-                // A caller who has gone away finds the answer under its key.
-                let _ = waiting.answer.send(outcome);
+                match outcome {
+                    // A caller who has gone away finds the answer under its key.
+                    Some(outcome) => drop(waiting.answer.send(outcome)),
+                    // Whoever has to wait for a twin holds up nobody else.
+                    None => self.finish_aside(waiting),
+                }
             }
         }
+    }
+
+    fn finish_aside(&self, waiting: Waiting<O>) {
+        let idempotency = self.idempotency.clone();
+        tokio::spawn(async move {
+            let Waiting {
+                actor,
+                key,
+                operation,
+                answer,
+            } = waiting;
+            let outcome = idempotency.once(&actor, &key, &operation).await;
+            drop(answer.send(outcome));
+        });
     }
 
     /// The next group; with none, the merchant's entry goes, in the same breath.

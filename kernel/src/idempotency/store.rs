@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Keys deleted by one statement of the sweeper: short enough to disturb nobody.
-const SWEPT_AT_ONCE: i64 = 5_000;
+pub(super) const SWEPT_AT_ONCE: u32 = 5_000;
 
 pub(super) struct Row {
     pub(super) fingerprint: Vec<u8>,
@@ -32,17 +32,18 @@ pub(super) struct NewRow {
     pub(super) outcome: serde_json::Value,
 }
 
-/// Takes the locks of all keys until the end of the transaction, or says that one is held elsewhere. Its own statement: what is read next must be
-/// read by a snapshot that is younger than the lock.
-pub(super) async fn try_lock(tx: &mut PgConnection, locks: &[i64]) -> Result<bool, Error> {
-    let all = sqlx::query_scalar!(
-        r#"select bool_and(pg_try_advisory_xact_lock(lock)) as "all!"
-        from unnest($1::bigint[]) as wanted (lock)"#,
+/// Takes keys' locks until the end of the transaction, and says of each whether it was taken or is held elsewhere. Its own statement: what is read next must
+/// be read by a snapshot that is younger than the lock.
+pub(super) async fn try_lock(tx: &mut PgConnection, locks: &[i64]) -> Result<Vec<bool>, Error> {
+    let taken = sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(wanted.lock) as "taken!"
+        from unnest($1::bigint[]) with ordinality as wanted (lock, place)
+        order by wanted.place"#,
         locks,
     )
-    .fetch_one(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(all)
+    Ok(taken)
 }
 
 pub(super) async fn select(
@@ -124,7 +125,7 @@ pub(super) async fn delete_before(worker: &Database, before: Timestamp) -> Resul
             limit $2
         )",
         before as Timestamp,
-        SWEPT_AT_ONCE,
+        i64::from(SWEPT_AT_ONCE),
     )
     .execute(&mut *tx)
     .await?

@@ -59,6 +59,37 @@ async fn calls_that_wait_for_a_group_share_the_next_one() {
     assert_eq!(transactions, 2, "the first alone, then all that had queued");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_key_that_another_process_is_at_work_on_holds_up_nobody_else() {
+    let world = tally::world().await;
+    let (here, elsewhere) = (Process::new(&world), Process::new(&world));
+    let actor = world.actor(world.a);
+    let (gate, mut keeper) = Gate::new();
+    let held = {
+        let actor = actor.clone();
+        let operation = Tally::new("held", Then::Wait(gate));
+        tokio::spawn(async move { elsewhere.run(&actor, "held", operation).await })
+    };
+    keeper.arrival().await;
+
+    let groups = Groups::new(here.idempotency.clone());
+    let call = |name: &str| {
+        let (groups, actor, key) = (groups.clone(), actor.clone(), key(name));
+        let operation = Tally::new(name, Then::Succeed);
+        tokio::spawn(async move { groups.once(actor, key, operation).await })
+    };
+    let twin = call("held");
+    // In its group or behind it.
+    for number in 0..20 {
+        assert!(call(&format!("other-{number}")).await.unwrap().is_ok());
+    }
+    assert!(!twin.is_finished(), "its answer is not known yet");
+    keeper.open();
+    let done = held.await.unwrap().unwrap();
+    let twin = twin.await.unwrap().unwrap();
+    assert_eq!((twin.replayed, twin.value.id), (true, done.value.id));
+}
+
 #[tokio::test]
 async fn a_panic_in_a_group_leaves_nobody_waiting() {
     let world = tally::world().await;

@@ -112,7 +112,7 @@ async fn a_key_that_another_process_holds_for_too_long_is_in_progress() {
                 key,
                 operation,
             });
-        // The whole group is tried singly at once, and only the one whose key is held has to give up.
+        // Only the one whose key is held has to wait, and gives up in the end.
         let mut outcomes = two.idempotency.once_many(world.a, &members).await;
         assert!(!outcomes.pop().unwrap().unwrap().replayed);
         let error = error_of(outcomes.pop().unwrap());
@@ -369,6 +369,21 @@ async fn the_input_itself_is_not_kept_only_its_keyed_hash() {
         failed.error,
         Error::Idempotency(Refused::KeyReused)
     ));
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_until_nothing_old_is_left() {
+    let world = tally::world().await;
+    let mut owner = world.database.owner().await.unwrap();
+    let many = "alter table idempotency_keys no force row level security;
+        insert into idempotency_keys (merchant_id, app_id, operation, idempotency_key, fingerprint, refused, outcome, created_at)
+        select uuid '00000000-0000-7000-8000-000000000001', uuid '00000000-0000-7000-8000-000000000002', 'tally', number::text, '', false, '{}', '2001-01-01'
+        from generate_series(1, 12000) as number";
+    sqlx::raw_sql(many).execute(&mut owner).await.unwrap();
+    let deleted = idempotency::sweep(&world.database.worker(), world.now)
+        .await
+        .unwrap();
+    assert_eq!(deleted, 12_000);
 }
 
 #[tokio::test]
