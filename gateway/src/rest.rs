@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use kernel::{
-    actor::Actor,
+    actor::{AccessSource, Actor},
     clock::Clock,
     db::{self, Database, Transaction},
     idempotency::{Groups, Idempotency, Operation},
@@ -35,10 +35,12 @@ mod webhook_endpoints;
 pub(crate) use service::Health;
 
 /// What handlers work with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Services {
     /// The API role's database.
     pub(crate) database: Database,
+    /// What grants allow while a request goes on.
+    pub(crate) grants: Arc<dyn AccessSource>,
     /// The clock.
     pub(crate) clock: Clock,
     /// The key ring.

@@ -543,3 +543,68 @@ async fn the_command_line_imports_a_messy_google_feed() {
     );
     assert_eq!(found("7")["variants"][0]["price"]["amount"], "5.00");
 }
+
+/// What a proxy does when its own client goes away: over HTTP/2, a reset that bears no error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_broken_off_without_an_error_is_not_taken_for_the_whole() {
+    let stoa = Stoa::shared(STOA).await;
+    let client = stoa.client().await;
+    let text = lines_of((0..3).map(|number| product(&format!("H2-{number}"), 10)));
+    let key = new_key();
+    let url = format!("{}{PATH}", stoa.base_url());
+    let base_url = stoa.base_url();
+    let address = base_url.strip_prefix("http://").unwrap();
+    let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(connection).await.unwrap();
+    tokio::spawn(connection);
+    let request = |method: Method, url: &str| {
+        http::Request::builder()
+            .method(method)
+            .uri(url)
+            .header("authorization", format!("Bearer {}", client.token()))
+            .header("idempotency-key", &key)
+            .header("content-type", "application/x-ndjson")
+            .body(())
+            .unwrap()
+    };
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, mut body) = sender
+        .send_request(request(Method::POST, &url), false)
+        .unwrap();
+    let broken_off = Bytes::copy_from_slice(&text.as_bytes()[..text.len() - 20]);
+    body.send_data(broken_off, false).unwrap();
+    let answer = answer.await.unwrap();
+    let import = answer.headers()["location"].to_str().unwrap().to_owned();
+    let mut results = answer.into_body();
+    let mut seen = String::new();
+    while !seen.contains(r#""line":2"#) {
+        let piece = results.data().await.unwrap().unwrap();
+        seen.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    body.send_reset(h2::Reason::NO_ERROR);
+    // Frames of a connection are read in order: once this is answered, the reset has arrived.
+    let mut sender = sender.ready().await.unwrap();
+    let import = format!("{}{import}", stoa.base_url());
+    let (asked, _) = sender
+        .send_request(request(Method::GET, &import), true)
+        .unwrap();
+    assert_eq!(asked.await.unwrap().status(), 200);
+
+    let whole = client
+        .request(Method::POST, PATH)
+        .header("idempotency-key", &key)
+        .header("content-type", "application/x-ndjson")
+        .body(text)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(whole.headers()["idempotent-replayed"], "true");
+    let results = whole.text().await.unwrap();
+    assert_eq!(
+        results.matches(r#""status":"created""#).count(),
+        3,
+        "{results}"
+    );
+    let summary: Value = serde_json::from_str(results.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["summary"]["status"], "completed");
+}

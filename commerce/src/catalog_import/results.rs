@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream::unfold};
-use kernel::{actor::Actor, db::Database, id::MerchantId};
+use kernel::{actor::Actor, scope::Scope};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -22,9 +22,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads an import's committed batches one after the other. Holds one batch, and a connection only while it reads.
 pub(super) struct Reader {
-    database: Database,
-    patience: Duration,
-    merchant: MerchantId,
+    importer: Importer,
+    actor: Actor,
     import: CatalogImport,
     after_line: i64,
     after_batch: i64,
@@ -42,9 +41,8 @@ impl Reader {
         session: Option<watch::Receiver<Progress>>,
     ) -> Self {
         Self {
-            database: importer.database.clone(),
-            patience: importer.patience,
-            merchant: actor.merchant,
+            importer: importer.clone(),
+            actor: actor.clone(),
             import,
             after_line,
             after_batch: 0,
@@ -76,14 +74,7 @@ impl Reader {
                     None => self.wait().await,
                 },
                 Err(error) => {
-                    tracing::warn!(error = %error, import.id = %self.import.id, "results of an import can't be read");
-                    let reason = if is_unavailable(&error) {
-                        InterruptionReason::Unavailable
-                    } else {
-                        InterruptionReason::InternalError
-                    };
-                    let interruption =
-                        Interruption::new(reason, "The results can't be read at the moment.");
+                    let interruption = self.interruption(&error);
                     let summary = self
                         .import
                         .summary(SummaryStatus::Interrupted, Some(interruption));
@@ -91,6 +82,20 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Why results end early.
+    fn interruption(&self, error: &Error) -> Interruption {
+        if matches!(error, Error::MissingScope(_)) {
+            return Interruption::grant_ended();
+        }
+        tracing::warn!(error = %error, import.id = %self.import.id, "results of an import can't be read");
+        let reason = if is_unavailable(error) {
+            InterruptionReason::Unavailable
+        } else {
+            InterruptionReason::InternalError
+        };
+        Interruption::new(reason, "The results can't be read at the moment.")
     }
 
     /// The summary of the session that is followed, if that has ended or is gone.
@@ -125,7 +130,9 @@ impl Reader {
         let started = Instant::now();
         loop {
             match self.read().await {
-                Err(error) if is_unavailable(&error) && started.elapsed() < self.patience => {
+                Err(error)
+                    if is_unavailable(&error) && started.elapsed() < self.importer.patience =>
+                {
                     sleep(PAUSE).await;
                 }
                 done => return done,
@@ -135,16 +142,20 @@ impl Reader {
 
     /// The next batch that has lines to show.
     async fn read(&mut self) -> Result<Option<Bytes>, Error> {
-        let mut tx = self.database.enter(self.merchant).await?;
+        self.importer
+            .require(&self.actor, Scope::CatalogRead)
+            .await?;
+        let merchant = self.actor.merchant;
+        let mut tx = self.importer.database.enter(merchant).await?;
         if self.session.is_none() {
             // Read before the batches, so that a summary never speaks of a line whose result was not shown.
-            if let Some(stored) = store::get(&mut tx, self.merchant, self.import.id).await? {
+            if let Some(stored) = store::get(&mut tx, merchant, self.import.id).await? {
                 self.import = stored.import;
             }
         }
         let batch = store::next_batch(
             &mut tx,
-            self.merchant,
+            merchant,
             self.import.id,
             self.after_batch,
             self.after_line,

@@ -4,12 +4,12 @@
 //! away is tried again for [`PATIENCE`]; one that fails for a reason unknown is halved until the line at fault is alone, and that line fails
 //! alone. Whether a commit whose answer was lost went through is seen by the checkpoint.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use kernel::{
-    actor::Actor,
+    actor::{AccessSource, Actor, MissingScope},
     clock::Clock,
     db::{self, Database},
     event::{self, Announcer, NewEvent, ResourceRef},
@@ -53,22 +53,37 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const BATCHES_WAITING: usize = 1;
 
 /// Runs imports. One per process; clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Importer {
     pub(super) database: Database,
+    grants: Arc<dyn AccessSource>,
     clock: Clock,
     announcer: Announcer,
     pub(super) patience: Duration,
 }
 
 impl Importer {
-    /// Over the API role's database.
-    pub const fn new(database: Database, clock: Clock, announcer: Announcer) -> Self {
+    /// Over the API role's database. `grants` tells what a grant allows while an import goes on, which may be for longer than a token lives.
+    pub fn new(
+        database: Database,
+        grants: Arc<dyn AccessSource>,
+        clock: Clock,
+        announcer: Announcer,
+    ) -> Self {
         Self {
             database,
+            grants,
             clock,
             announcer,
             patience: PATIENCE,
+        }
+    }
+
+    /// Fails unless the actor's grant allows `scope` at this moment.
+    pub(super) async fn require(&self, actor: &Actor, scope: Scope) -> Result<(), Error> {
+        match self.grants.access(actor.merchant, actor.grant).await? {
+            Some(access) => Ok(access.require(scope)?),
+            None => Err(MissingScope(scope).into()),
         }
     }
 
@@ -109,6 +124,12 @@ impl Importer {
         Ok(results::stream(Reader::new(
             self, actor, import, after_line, None,
         )))
+    }
+}
+
+impl fmt::Debug for Importer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Importer").finish_non_exhaustive()
     }
 }
 
@@ -158,6 +179,8 @@ pub enum InterruptionReason {
     BodyTooShort,
     /// Another request has taken the import over.
     TakenOver,
+    /// The grant has ended, or no longer allows this.
+    GrantEnded,
     /// The database was away for too long.
     Unavailable,
     /// Something went wrong on our side that no line is to blame for.
@@ -178,6 +201,13 @@ impl Interruption {
         Self::new(
             InterruptionReason::Stopped,
             "The server has stopped working on this request.",
+        )
+    }
+
+    pub(super) fn grant_ended() -> Self {
+        Self::new(
+            InterruptionReason::GrantEnded,
+            "The app's grant has ended, or no longer allows this.",
         )
     }
 
@@ -310,11 +340,15 @@ impl Session {
         let mut reruns = 0;
         let mut away_since: Option<Instant> = None;
         loop {
-            let done = match step {
-                Step::Batch(batch) => self.commit(batch).await,
-                Step::Completion { lines } => self.commit_completion(lines).await,
+            let done = match (self.still_allowed().await, step) {
+                (Err(error), _) => Err(Stop::Failed(error)),
+                (Ok(()), Step::Batch(batch)) => self.commit(batch).await,
+                (Ok(()), Step::Completion { lines }) => self.commit_completion(lines).await,
             };
             let error = match done {
+                Err(Stop::Failed(Error::MissingScope(_))) => {
+                    return Err(Stop::Interrupted(Interruption::grant_ended()));
+                }
                 Err(Stop::Failed(error)) => error,
                 done => return done,
             };
@@ -336,6 +370,12 @@ impl Session {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    async fn still_allowed(&self) -> Result<(), Error> {
+        self.importer
+            .require(&self.actor, Scope::CatalogWrite)
+            .await
     }
 
     /// One transaction: the batch's products, results and checkpoint.

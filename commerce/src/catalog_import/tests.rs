@@ -7,14 +7,17 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests look behind the scenes")]
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
 use kernel::{
-    actor::Access,
+    actor::{Access, AccessSource},
     clock::Clock,
-    db::Database,
+    db::{self, Database},
     event::Announcer,
     id::{AppId, GrantId, MerchantId, RequestId},
     test_database::{TestDatabase, keyring},
@@ -31,8 +34,34 @@ use super::{
 struct World {
     database: TestDatabase,
     api: Database,
+    grants: Arc<Grants>,
     importer: Importer,
     actor: Actor,
+}
+
+/// What the one grant allows.
+struct Grants(Mutex<Option<Access>>);
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Access::full())))
+    }
+}
+
+impl AccessSource for Grants {
+    fn access(
+        &self,
+        _: MerchantId,
+        _: GrantId,
+    ) -> BoxFuture<'_, Result<Option<Access>, db::Error>> {
+        let access = self.0.lock().unwrap().clone();
+        Box::pin(async move { Ok(access) })
+    }
+}
+
+fn importer(database: Database, grants: &Arc<Grants>) -> Importer {
+    let grants: Arc<dyn AccessSource> = Arc::<Grants>::clone(grants);
+    Importer::new(database, grants, Clock::manual(now()), Announcer::default())
 }
 
 fn now() -> Timestamp {
@@ -54,10 +83,12 @@ impl World {
         let database = TestDatabase::create().await.unwrap();
         let api = database.api();
         let merchant = database.merchant(&keyring().unwrap(), now()).await.unwrap();
-        let importer = Importer::new(api.clone(), Clock::manual(now()), Announcer::default());
+        let grants = Arc::new(Grants::default());
+        let importer = importer(api.clone(), &grants);
         Self {
             database,
             api,
+            grants,
             importer,
             actor: actor_of(merchant),
         }
@@ -610,11 +641,7 @@ async fn a_line_that_the_database_refuses_for_a_reason_unknown_fails_alone() {
 #[tokio::test]
 async fn an_import_stops_with_a_summary_while_the_database_is_away_and_can_be_continued() {
     let world = World::new().await;
-    let mut away = Importer::new(
-        world.database.api(),
-        Clock::manual(now()),
-        Announcer::default(),
-    );
+    let mut away = importer(world.database.api(), &world.grants);
     away.patience = std::time::Duration::ZERO;
     let key = "key".parse().unwrap();
     let session = away
@@ -705,6 +732,46 @@ async fn two_imports_of_the_same_products_at_once_both_complete() {
     assert_eq!(first.updated_count + second.updated_count, 1_500);
     assert_eq!((first.failed_count, second.failed_count), (0, 0));
     assert_eq!(world.count("products where version <> 2").await, 0);
+}
+
+#[tokio::test]
+async fn an_import_whose_grant_ends_or_is_narrowed_commits_nothing_more() {
+    let narrowed = Access {
+        scopes: "catalog:read".parse().unwrap(),
+        ..Access::full()
+    };
+    for left in [None, Some(narrowed)] {
+        let world = World::new().await;
+        let session = world.begin("key").await.unwrap();
+        let import = session.import().id;
+        let mut results = Box::pin(session.results(0));
+        let (sender, body) = fed();
+        let running = tokio::spawn(session.run(body));
+        sender.send(Ok(line("A", "a").into())).unwrap();
+        let first = results.next().await.unwrap();
+        assert!(first.starts_with(br#"{"line":1,"#), "{first:?}");
+
+        world.grants.0.lock().unwrap().clone_from(&left);
+        sender.send(Ok(line("B", "b").into())).unwrap();
+        let interruption = running.await.unwrap().unwrap_err();
+        assert_eq!(interruption.reason, InterruptionReason::GrantEnded);
+        assert_eq!(world.count("products").await, 1);
+        let (lines, summary) = read(results).await;
+        assert!(lines.is_empty());
+        assert_eq!(
+            summary.interruption.unwrap().reason,
+            InterruptionReason::GrantEnded
+        );
+
+        // What there is may be read again by who may read at all.
+        let stored = world
+            .importer
+            .results(&world.actor, import, 0)
+            .await
+            .unwrap();
+        let (lines, _) = read(stored).await;
+        assert_eq!(lines.len(), usize::from(left.is_some()));
+    }
 }
 
 #[tokio::test]

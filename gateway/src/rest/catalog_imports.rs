@@ -1,15 +1,19 @@
 //! `/v1/catalog-imports`: whole catalogs, streamed in.
 
+use std::{pin::pin, sync::Arc};
+
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{Query, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Version, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use commerce::catalog_import::{
     self, CatalogImport, CatalogImportId, CatalogImportParameters, LineResult, Session, SummaryLine,
 };
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
+use http_body_util::BodyExt;
 use kernel::{
     page::Page,
     problem::{self, Problem},
@@ -126,7 +130,8 @@ async fn import_catalog(
     let location = format!("/v1/catalog-imports/{}", session.import().id);
     let replayed = session.is_continued();
     let results = session.results(0);
-    tokio::spawn(run(session, request.into_body()));
+    let version = request.version();
+    tokio::spawn(run(session, pieces(request.into_body(), version)));
     let mut response = ndjson(results);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -137,12 +142,43 @@ async fn import_catalog(
 
 /// Works on the import whether or not anybody reads its results, and reads the body to its end whatever happens: a client that sends all before it
 /// reads would otherwise never get to the summary that says why.
-async fn run(session: Session, body: Body) {
-    let mut body = body.into_data_stream();
+async fn run(session: Session, body: impl Stream<Item = Result<Bytes, BodyError>>) {
+    let mut body = pin!(body.fuse());
     if let Err(interruption) = session.run(&mut body).await {
         tracing::info!(interruption.detail, "a catalog import was interrupted");
     }
     while let Some(Ok(_)) = body.next().await {}
+}
+
+/// Why a body can't be read to its end.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error(transparent)]
+    Broken(#[from] axum::Error),
+    #[error("the stream was reset before its end")]
+    Reset,
+}
+
+/// A body's data. Over HTTP/2, hyper takes a stream that was reset without an error for one that has ended, and proxies send just that when their own client
+/// goes away; an import must not take what has arrived for the whole.
+fn pieces(body: Body, version: Version) -> impl Stream<Item = Result<Bytes, BodyError>> {
+    stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        loop {
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), Some(body)));
+                    }
+                }
+                Some(Err(error)) => return Some((Err(error.into()), None)),
+                None if version == Version::HTTP_2 && !body.is_end_stream() => {
+                    return Some((Err(BodyError::Reset), None));
+                }
+                None => return None,
+            }
+        }
+    })
 }
 
 /// Get a catalog import
@@ -200,13 +236,14 @@ impl Services {
     fn importer(&self) -> catalog_import::Importer {
         catalog_import::Importer::new(
             self.database.clone(),
+            Arc::clone(&self.grants),
             self.clock.clone(),
             self.announcer.clone(),
         )
     }
 }
 
-fn ndjson(lines: impl futures_util::Stream<Item = bytes::Bytes> + Send + 'static) -> Response {
+fn ndjson(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
     let mut response = body.into_response();
     response
