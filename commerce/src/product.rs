@@ -371,7 +371,7 @@ pub struct ProductFilter {
     pub barcode: Option<String>,
     /// Only those of this brand.
     pub brand: Option<String>,
-    /// Only those changed after this time.
+    /// Only those changed after this time, and what the minute before it may have had: see [`page::overlapped`](kernel::page::overlapped).
     pub updated_after: Option<Timestamp>,
 }
 
@@ -499,7 +499,7 @@ pub async fn find_for_sale(
         .collect())
 }
 
-/// A page of products, oldest first. The order never changes, so a product that is written while somebody pages is neither missed nor seen twice.
+/// A page of products, oldest first. The order never changes, so a product that is changed while somebody pages is neither missed nor seen twice.
 pub async fn list(
     tx: &mut PgConnection,
     actor: &Actor,

@@ -47,9 +47,10 @@ impl Query {
         #[graphql(desc = "Only products with a variant of this SKU.")] sku: Option<String>,
         #[graphql(desc = "Only products with a variant of this barcode.")] barcode: Option<String>,
         #[graphql(desc = "Only products of this brand.")] brand: Option<String>,
-        #[graphql(desc = "Only products changed after this time.")] updated_after: Option<
-            Timestamp,
-        >,
+        #[graphql(
+            desc = "Only products changed after this time. What was changed in the minute before it may be shown again: compare `version`."
+        )]
+        updated_after: Option<Timestamp>,
     ) -> Nullable<Connection<String, Product>> {
         let filter = ProductFilter {
             external_id,
@@ -84,7 +85,10 @@ impl Query {
         #[graphql(desc = "Only the order with this external id.")] external_id: Option<String>,
         #[graphql(desc = "Only orders in this state.")] status: Option<OrderStatus>,
         #[graphql(desc = "Only orders of this customer.")] customer_id: Option<ID>,
-        #[graphql(desc = "Only orders changed after this time.")] updated_after: Option<Timestamp>,
+        #[graphql(
+            desc = "Only orders changed after this time. What was changed in the minute before it may be shown again: compare `version`."
+        )]
+        updated_after: Option<Timestamp>,
     ) -> Nullable<Connection<String, OrderNode>> {
         let customer = match customer_id.map(|id| input::id(&id)).transpose() {
             Ok(customer) => customer,

@@ -3,16 +3,30 @@
 //! A cursor is opaque to clients: base64url of the JSON of the last row's sort key. It carries no secret and grants nothing; a tampered one
 //! either fails to parse or starts at another place of the same merchant's list.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::problem::{FieldError, Problem};
+use crate::{
+    clock::Timestamp,
+    problem::{FieldError, Problem},
+};
 
 /// Rows on a page if the client does not say.
 pub const LIMIT_DEFAULT: u32 = 50;
 
 /// Rows on a page at most: a page of products with variants stays below a few megabytes.
 pub const LIMIT_MAX: u32 = 250;
+
+/// How long a change may take from the time that it bears to its commit: longer than any statement may run, and than clocks differ.
+const COMMITTED_WITHIN: Duration = Duration::from_mins(1);
+
+/// From when on a list looks for what was changed after `updated_after`. A change bears the time at which it began, and one that began earlier may be
+/// committed later; so that a sync which goes on from the newest time that it has seen misses none, the minute before is shown again.
+pub fn overlapped(updated_after: Option<Timestamp>) -> Option<Timestamp> {
+    updated_after.map(|time| time.minus(COMMITTED_WITHIN))
+}
 
 /// What a client asks of a list: how many rows, after which.
 #[derive(Debug, Clone, PartialEq, Eq)]

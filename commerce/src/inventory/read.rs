@@ -22,7 +22,7 @@ pub struct InventoryFilter {
     pub variant: Option<VariantId>,
     /// Only those at this location.
     pub location: Option<LocationId>,
-    /// Only those changed after this time.
+    /// Only those changed after this time, and what the minute before it may have had: see [`page::overlapped`](kernel::page::overlapped).
     pub updated_after: Option<Timestamp>,
 }
 

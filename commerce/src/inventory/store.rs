@@ -9,6 +9,7 @@ use kernel::{
     clock::Timestamp,
     db::Error,
     id::{AppId, LocationId, MerchantId, RequestId},
+    page,
     version::Version,
 };
 use sqlx::PgConnection;
@@ -266,7 +267,7 @@ pub(super) async fn list(
         visible,
         filter.variant as Option<VariantId>,
         filter.location as Option<LocationId>,
-        filter.updated_after as Option<Timestamp>,
+        page::overlapped(filter.updated_after) as Option<Timestamp>,
         after_time as Option<Timestamp>,
         after_variant as Option<VariantId>,
         after_location as Option<LocationId>,

@@ -248,6 +248,7 @@ async fn changes_and_orders_of_the_same_goods_at_once_lose_nothing() {
 async fn levels_are_listed_by_time_of_change_within_what_is_visible() {
     let world = World::new().await;
     let (one, two) = (world.stocked("one", 5).await, world.stocked("two", 5).await);
+    world.clock.advance(std::time::Duration::from_mins(2));
     let start = world.now();
     world.clock.advance(std::time::Duration::from_millis(5));
     world.stock(one, world.locations[1], 7).await;

@@ -23,7 +23,7 @@ pub struct OrderFilter {
     pub status: Option<OrderStatus>,
     /// Only those of this customer.
     pub customer: Option<CustomerId>,
-    /// Only those changed after this time.
+    /// Only those changed after this time, and what the minute before it may have had: see [`page::overlapped`](kernel::page::overlapped).
     pub updated_after: Option<Timestamp>,
 }
 

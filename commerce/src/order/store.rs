@@ -12,6 +12,7 @@ use kernel::{
     db::Error,
     id::{AppId, LocationId, MerchantId, RequestId},
     money::{Currency, Money},
+    page,
     version::Version,
 };
 use sha2::{Digest, Sha256};
@@ -389,7 +390,7 @@ pub(super) async fn list(
         visible,
         filter.status.map(OrderStatus::name),
         filter.customer as Option<CustomerId>,
-        filter.updated_after as Option<Timestamp>,
+        page::overlapped(filter.updated_after) as Option<Timestamp>,
         filter.external_id.as_deref(),
         after_time as Option<Timestamp>,
         after_id as Option<OrderId>,

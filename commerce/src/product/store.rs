@@ -16,7 +16,7 @@ use kernel::{
     db,
     id::MerchantId,
     money::{Currency, Money},
-    page::PageRequest,
+    page::{self, PageRequest},
     version::Version,
 };
 use sqlx::{PgConnection, types::Json};
@@ -429,7 +429,7 @@ pub(super) async fn list(
         request.after as Option<ProductId>,
         filter.status.map(ProductStatus::name),
         filter.brand.as_deref(),
-        filter.updated_after as Option<Timestamp>,
+        page::overlapped(filter.updated_after) as Option<Timestamp>,
         filter.external_id.as_deref(),
         request.fetch_count(),
     )
@@ -465,7 +465,7 @@ pub(super) async fn list_by_variant(
         request.after as Option<ProductId>,
         filter.status.map(ProductStatus::name),
         filter.brand.as_deref(),
-        filter.updated_after as Option<Timestamp>,
+        page::overlapped(filter.updated_after) as Option<Timestamp>,
         filter.sku.as_deref(),
         filter.barcode.as_deref(),
         filter.external_id.as_deref(),

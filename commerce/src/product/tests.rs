@@ -571,7 +571,7 @@ async fn a_list_is_filtered_by_what_is_asked() {
     world.upsert(simple("A", "1")).await.unwrap();
     let mut draft = simple("B", "1");
     draft["status"] = json!("draft");
-    world.upsert_at(draft, None, later(10)).await.unwrap();
+    world.upsert_at(draft, None, later(100_000)).await.unwrap();
     let mut gone = shirt("49.00");
     gone["externalId"] = json!("SHIRT-2");
     world.upsert(gone.clone()).await.unwrap();
@@ -617,14 +617,22 @@ async fn a_list_is_filtered_by_what_is_asked() {
         ),
         (
             ProductFilter {
-                updated_after: Some(now()),
+                updated_after: Some(later(61_000)),
+                ..Default::default()
+            },
+            vec!["B"],
+        ),
+        // Shown again: what was committed late may bear a time before it.
+        (
+            ProductFilter {
+                updated_after: Some(later(159_000)),
                 ..Default::default()
             },
             vec!["B"],
         ),
         (
             ProductFilter {
-                updated_after: Some(later(10)),
+                updated_after: Some(later(160_000)),
                 ..Default::default()
             },
             vec![],

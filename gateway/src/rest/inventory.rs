@@ -40,7 +40,8 @@ pub(super) struct LevelFilters {
     variant_id: Option<VariantId>,
     /// Only levels at this location.
     location_id: Option<LocationId>,
-    /// Only levels changed after this time.
+    /// Only levels changed after this time. What was changed in the minute before it may be shown again, because a change that began
+    /// earlier may have been committed later: go on from the newest `updatedAt` that you have, and compare `version`.
     updated_after: Option<Timestamp>,
 }
 

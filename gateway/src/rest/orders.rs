@@ -71,7 +71,8 @@ pub(super) struct Filters {
     /// Only orders in this state.
     #[param(inline)]
     status: Option<OrderStatus>,
-    /// Only orders changed after this time.
+    /// Only orders changed after this time. What was changed in the minute before it may be shown again, because a change that began
+    /// earlier may have been committed later: go on from the newest `updatedAt` that you have, and compare `version`.
     updated_after: Option<Timestamp>,
     /// Only orders of this customer.
     customer_id: Option<order::CustomerId>,

@@ -54,7 +54,8 @@ pub(super) struct Filters {
     barcode: Option<String>,
     /// Only products of this brand.
     brand: Option<String>,
-    /// Only products changed after this time.
+    /// Only products changed after this time. What was changed in the minute before it may be shown again, because a change that began
+    /// earlier may have been committed later: go on from the newest `updatedAt` that you have, and compare `version`.
     updated_after: Option<Timestamp>,
 }
 

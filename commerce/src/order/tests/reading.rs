@@ -20,6 +20,8 @@ async fn orders_are_paged_by_time_of_change_and_filtered() {
         world.clock.advance(std::time::Duration::from_millis(10));
         ids.push(world.place_line(variant, 1).await.unwrap().id);
     }
+    let minutes = std::time::Duration::from_mins(2);
+    world.clock.advance(minutes);
     let start = world.now();
     world.clock.advance(std::time::Duration::from_millis(10));
     world
@@ -53,6 +55,11 @@ async fn orders_are_paged_by_time_of_change_and_filtered() {
             updated_after: Some(start),
             ..OrderFilter::default()
         },
+        // Shown again: what was committed late may bear a time before it.
+        OrderFilter {
+            updated_after: Some(start.plus(std::time::Duration::from_secs(30))),
+            ..OrderFilter::default()
+        },
     ] {
         let page = order::list(&mut tx, &world.actor, &filter, &first_page(10))
             .await
@@ -63,6 +70,12 @@ async fn orders_are_paged_by_time_of_change_and_filtered() {
             "{filter:?}"
         );
     }
+    let none = OrderFilter {
+        updated_after: Some(start.plus(minutes)),
+        ..OrderFilter::default()
+    };
+    let page = order::list(&mut tx, &world.actor, &none, &first_page(10)).await;
+    assert!(page.unwrap().data.is_empty());
     let many = order::get_many(&mut tx, &world.actor, &ids).await.unwrap();
     assert_eq!(many.len(), 5);
     assert_eq!(many[&ids[0]].lines.len(), 1);
