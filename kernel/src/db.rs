@@ -11,7 +11,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
-use crate::{id::MerchantId, problem::Problem};
+use crate::{
+    id::MerchantId,
+    problem::{self, Problem},
+};
 
 /// A transaction; rolled back unless committed.
 pub type Transaction = sqlx::Transaction<'static, Postgres>;
@@ -295,10 +298,18 @@ impl Error {
 /// Shards are numbered from 102008 on.
 const SHARD_SUFFIX_DIGITS_MIN: usize = 6;
 
+/// PostgreSQL keeps every character but one. Bodies are searched for it where their fields can be named; this is for the rest, such as filters and cursors.
+const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         if error.is_unavailable() || error.is_retryable() {
             Self::unavailable(error)
+        } else if error.sqlstate().as_deref() == Some(CHARACTER_NOT_IN_REPERTOIRE) {
+            Self::new(
+                &problem::INVALID_FIELDS,
+                "A text has the character U+0000, which no text here may have.",
+            )
         } else {
             Self::internal(error)
         }

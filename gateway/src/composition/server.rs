@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kernel::{
+    actor::AccessSource,
     clock::Clock,
     db::Database,
     event::Announcer,
@@ -43,6 +44,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections of the worker's pool at least: two listen, and relay, dispatcher, recorder and sweeper work at once.
 const WORKER_CONNECTIONS_MIN: u32 = 8;
+
+/// Connections for what must not wait for requests.
+const VITAL_CONNECTIONS: u32 = 2;
 
 /// How often idempotency keys are swept, and partitions looked after.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
@@ -116,20 +120,29 @@ impl Server {
         let announcer = Announcer::default();
         let database = foundation.api_database(serve.database_connections);
         let mut databases = vec![database.clone()];
-        if serve.role.serves() {
-            let router = api(
-                serve, foundation, &database, &announcer, &issuer, &tasks, &stop,
+        let vital = foundation.api_database(VITAL_CONNECTIONS);
+        databases.push(vital.clone());
+        let router = if serve.role.serves() {
+            let databases = Databases {
+                database: &database,
+                vital: &vital,
+            };
+            api(
+                serve, foundation, databases, &announcer, &issuer, &tasks, &stop,
             )
-            .await?;
-            let stopped = stop.clone();
-            tasks.spawn(async move {
-                let serving =
-                    axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
-                if let Err(error) = serving.await {
-                    tracing::error!(error = %error, "the server ended");
-                }
-            });
-        }
+            .await?
+        } else {
+            // A worker answers whoever asks for its health.
+            rest::service_router(Health { database: vital })
+        };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            let serving =
+                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
+            if let Err(error) = serving.await {
+                tracing::error!(error = %error, "the server ended");
+            }
+        });
         if serve.role.works() {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
@@ -193,11 +206,20 @@ fn spawn_until(
     });
 }
 
+/// The API role's pools.
+#[derive(Clone, Copy)]
+struct Databases<'d> {
+    /// For requests.
+    database: &'d Database,
+    /// For what has to go on while requests have every connection of theirs: the view of grants, and the question whether the database is there.
+    vital: &'d Database,
+}
+
 /// The API: REST, GraphQL, the authorization server, and the service's own routes.
 async fn api(
     serve: &Serve,
     foundation: &Foundation,
-    database: &Database,
+    Databases { database, vital }: Databases<'_>,
     announcer: &Announcer,
     issuer: &auth::Issuer,
     tasks: &TaskTracker,
@@ -208,13 +230,14 @@ async fn api(
         auth::SigningKeys::load_or_create(database.clone(), Arc::clone(&keyring), clock.clone())
             .await?;
     let keys = Arc::new(keys);
-    let view = Arc::new(auth::GrantView::new(database.clone(), clock.clone()));
+    let view = Arc::new(auth::GrantView::new(vital.clone(), clock.clone()));
     let bearer = Arc::new(auth::Bearer::new(
         issuer.clone(),
         Arc::clone(&keys),
         Arc::clone(&view),
         clock.clone(),
     ));
+    let grants: Arc<dyn AccessSource> = Arc::<auth::GrantView>::clone(&view);
     spawn_until(tasks, stop, async move { view.run().await });
     let reloaded = Arc::clone(&keys);
     spawn_until(tasks, stop, async move { reloaded.run().await });
@@ -235,6 +258,7 @@ async fn api(
     let services = Services {
         placing,
         database: database.clone(),
+        grants,
         clock: clock.clone(),
         keyring,
         idempotency,
@@ -256,7 +280,7 @@ async fn api(
         .merge(auth::http::router(oauth))
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
         .merge(rest::service_router(Health {
-            database: database.clone(),
+            database: vital.clone(),
         }));
     Ok(routed
         .layer(CatchPanicLayer::custom(answer_panic))

@@ -177,6 +177,13 @@ fn without_paging<Filters: DeserializeOwned>(query: &str) -> Result<Filters, Fau
         .into_owned()
         .filter(|(name, _)| name != "limit" && name != "cursor")
         .collect();
+    let unreadable = pairs.iter().filter(|(_, value)| value.contains('\0'));
+    let unreadable: Vec<_> = unreadable
+        .map(|(name, _)| FieldError::in_parameter(name, "invalid", "must not have U+0000"))
+        .collect();
+    if !unreadable.is_empty() {
+        return Err(Problem::invalid_fields(unreadable).into());
+    }
     let encoded = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs(&pairs)
         .finish();

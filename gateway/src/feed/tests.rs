@@ -6,10 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io::{Cursor, Write},
-};
+use std::io::{Cursor, Write};
 
 use commerce::product::ProductInput;
 use kernel::validation::{JsonError, from_json_line};
