@@ -231,6 +231,27 @@ async fn what_no_operation_knows_is_a_problem_too() {
     assert!(refused.headers["allow"].to_str().unwrap().contains("GET"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_character_that_no_text_may_have_is_the_clients_fault_wherever_it_is() {
+    let stoa = Stoa::shared(STOA).await;
+    let client = stoa.client().await;
+    for (path, parameter) in [
+        ("/v1/products?externalId=a%00b", "externalId"),
+        ("/v1/products?sku=%00", "sku"),
+        ("/v1/orders?externalId=%00", "externalId"),
+    ] {
+        let refused = client.get(path).await.expect(422);
+        assert_eq!(refused["errors"][0]["parameter"], parameter, "{refused}");
+    }
+    let query = "query($id: String) { products(externalId: $id) { nodes { id } } }";
+    let answer = client.graphql(query, json!({"id": "a\u{0}b"})).await;
+    assert_eq!(
+        answer.json["errors"][0]["extensions"]["code"], "invalid_fields",
+        "{}",
+        answer.text
+    );
+}
+
 /// A server of its own, to be broken.
 async fn own_world() -> World {
     let options = StoaOptions {

@@ -202,3 +202,19 @@ async fn migrating_again_changes_nothing() {
         String::from_utf8_lossy(&migrated.stderr)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_tells_how_it_is_and_serves_nothing_else() {
+    let stoa = Stoa::shared(STOA).await;
+    let options = StoaOptions {
+        database_url: Some(stoa.database_url()),
+        data_dir: Some(stoa.data_dir().to_path_buf()),
+        role: Some("worker".to_owned()),
+        ..StoaOptions::default()
+    };
+    // Starting it waits for its /readyz.
+    let worker = Stoa::start_with(STOA, options).await;
+    let client = stoa.client().await.at(&worker.base_url());
+    client.get("/healthz").await.expect(200);
+    assert_eq!(client.get("/v1/orders").await.status, 404);
+}
