@@ -195,6 +195,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         sequence: job.sequence,
         event: Arc::clone(&job.event),
         attempt: Attempt::new(job.number, started_at, &outcome),
+        url: job.target.stored_url.clone().unwrap_or_default(),
         decision,
     };
     if parts.recorder.record(report).await {

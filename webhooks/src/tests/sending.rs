@@ -10,6 +10,7 @@ use std::{
 
 use kernel::{actor::Access, clock::Clock};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -314,6 +315,37 @@ async fn a_receiver_that_is_gone_costs_only_what_was_on_its_way() {
             .await,
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receiver_that_is_gone_from_its_former_url_leaves_the_new_one_alone() {
+    let world = World::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let former = Receiver::start(move |_, _| Reply::Held(Arc::clone(&held), 410)).await;
+    let moved = Receiver::accepting().await;
+    let endpoint = world.endpoint(Some(&former.url)).await.endpoint.id;
+    let running = world.start(LATER);
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    former.wait_for(2).await;
+    let change = EndpointChange {
+        url: Some(Some(moved.url.clone())),
+        ..EndpointChange::default()
+    };
+    world.change(endpoint, change).await.unwrap();
+    gate.add_permits(2);
+    world
+        .until("select count(*) from attempts where status = 410", 2)
+        .await;
+    // Due again at once: the schedule's next wait is an hour.
+    moved.wait_for(2).await;
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+    assert_eq!(moved.sequences(), [1, 2]);
+    assert_eq!(former.count(), 2);
+    assert_eq!(world.count("select count(*) from dead_letters").await, 0);
+    let enabled = "select count(*) from endpoints where status = 'enabled' and version = 2";
+    assert_eq!(world.count(enabled).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -249,7 +249,7 @@ impl Dispatcher {
             End::Recorded(ending) => {
                 self.lanes.end(ended.lease, ended.sequence, ending);
                 if ending == Ending::Gone {
-                    // What else waits for it is not to be given up on as well.
+                    // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
                     self.targets_read_at = None;
                 }
             }

@@ -55,7 +55,7 @@ const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
 pub(super) enum Ending {
     Accepted,
     Failed,
-    /// The receiver is gone, and its endpoint disabled.
+    /// The receiver is gone: its endpoint is disabled, or goes elsewhere by now.
     Gone,
 }
 
@@ -256,7 +256,7 @@ impl<T> Lanes<T> {
             share.in_flight = share.in_flight.saturating_sub(1);
         }
         if ending == Ending::Gone {
-            self.clear(lease.endpoint);
+            self.reread(lease.endpoint);
         }
     }
 

@@ -26,6 +26,8 @@ use crate::{
 pub(in crate::worker) struct ReadyTarget {
     /// `None`: nothing is to be sent.
     pub(in crate::worker) url: Option<Result<Url, url::ParseError>>,
+    /// The same as the endpoint's row has it.
+    pub(in crate::worker) stored_url: Option<String>,
     /// `None`: its secrets do not open, which is in the log.
     pub(in crate::worker) signer: Option<Signer>,
     pub(in crate::worker) receiver: Receiver,
@@ -76,6 +78,7 @@ impl Dispatcher {
             }
             let ready = ReadyTarget {
                 url: target.url.as_deref().map(Url::parse),
+                stored_url: target.url,
                 signer,
                 receiver: target.receiver,
                 sealed_secrets: target.sealed_secrets,
