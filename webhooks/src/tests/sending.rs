@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     receiver::{Receiver, Reply},
-    world::{Made, World, made, scopes},
+    world::{Made, PATIENCE, World, made, scopes},
 };
 use crate::{
     dead_letter::{self, Replay},
@@ -508,6 +508,38 @@ async fn what_a_dead_worker_had_in_flight_is_sent_by_another() {
     world.until("select count(*) from deliveries", 0).await;
     running.stop().await;
     assert_eq!(receiver.sequences(), [1, 1, 2, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stopping_worker_gives_back_a_lane_to_which_something_is_added() {
+    let world = World::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let receiver = Receiver::start(move |_, _| Reply::Held(Arc::clone(&held), 200)).await;
+    world.endpoint(Some(&receiver.url)).await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    let stop = CancellationToken::new();
+    let (worker, stopping) = (world.worker(LATER, Limits::default()), stop.clone());
+    let stopped = tokio::spawn(async move { worker.run(stopping).await });
+    receiver.wait_for(1).await;
+    stop.cancel();
+    // Relayed after the last look for new work, before what is in flight ends.
+    world.append(&[made("b", 1)]).await;
+    world.relay_all().await;
+    gate.add_permits(1);
+    tokio::time::timeout(PATIENCE, stopped)
+        .await
+        .unwrap()
+        .unwrap();
+    let free = "select count(*) from lanes where owner is null and due_at is not null";
+    assert_eq!(world.count(free).await, 1);
+    assert_eq!(
+        world
+            .count("select count(*) from deliveries where sequence = 2")
+            .await,
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -196,7 +196,7 @@ impl Dispatcher {
                 tracing::error!("the worker of deliveries has ended");
                 break;
             }
-            self.release_idle(LINGER).await;
+            self.release_idle().await;
             if (look || self.reads_wanted()) && Instant::now() >= resume_at {
                 self.note_ended();
                 continue;
@@ -216,26 +216,65 @@ impl Dispatcher {
     }
 
     async fn wind_down(&mut self, mut renew_at: Instant) {
-        for lease in self.lanes.leases() {
-            self.lanes.clear(lease.endpoint);
-        }
         let given_up_at = Instant::now() + STOPPING_MAX;
         while !self.lanes.is_empty() && Instant::now() < given_up_at {
             if Instant::now() >= renew_at {
                 renew_at = Instant::now() + RENEW_EVERY;
                 self.renew().await;
             }
-            let lanes_before = self.lanes.leases().len();
-            self.release_idle(Duration::ZERO).await;
-            if self.lanes.leases().len() < lanes_before {
-                continue;
+            let pause = match self.give_back().await {
+                Ok(true) => POLL_EVERY,
+                Ok(false) => PAUSE_FIRST,
+                Err(error) => {
+                    tracing::warn!(error = %error, "lanes could not be released");
+                    POLL_EVERY
+                }
+            };
+            if self.lanes.is_empty() {
+                break;
             }
             tokio::select! {
                 Some(ended) = self.ended.recv() => self.note(&ended),
-                () = tokio::time::sleep(POLL_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             self.note_ended();
         }
+    }
+
+    /// Lets go of all lanes that have nothing in flight: what waits in them, and what is being added to them, is for others to send. False if
+    /// something was added to one at this very moment.
+    async fn give_back(&mut self) -> Result<bool, Error> {
+        for lease in self.lanes.leases() {
+            self.lanes.clear(lease.endpoint);
+        }
+        let idle: Vec<EndpointId> = self
+            .lanes
+            .idle()
+            .iter()
+            .map(|lease| lease.endpoint)
+            .collect();
+        if idle.is_empty() {
+            return Ok(true);
+        }
+        let mut tx = self.database.begin().await?;
+        let seen = store::look(&mut tx, self.owner, &idle).await?;
+        let next_due = store::next_due(&mut tx, &seen).await?;
+        // Also of endpoints to which nothing was sent when we last looked at them: with the signal we may just have passed over their being
+        // enabled. If nothing goes there after all, the next owner finds out.
+        let lanes: Vec<(Lease, Option<Timestamp>)> = seen
+            .iter()
+            .map(|lease| (*lease, next_due.get(&lease.endpoint).copied()))
+            .collect();
+        let released = store::release(&mut tx, self.owner, &lanes).await?;
+        tx.commit().await?;
+        for endpoint in &idle {
+            // One that was not seen is another's by now.
+            let is_seen = seen.iter().any(|lease| lease.endpoint == *endpoint);
+            if !is_seen || released.contains(endpoint) {
+                self.forget(*endpoint);
+            }
+        }
+        Ok(released.len() == seen.len())
     }
 
     fn note_ended(&mut self) {
@@ -433,8 +472,8 @@ impl Dispatcher {
         true
     }
 
-    /// Lets go of lanes that have been idle for `linger`, unless something was added to them.
-    async fn release_idle(&mut self, linger: Duration) {
+    /// Lets go of lanes that have been idle for [`LINGER`], unless something was added to them.
+    async fn release_idle(&mut self) {
         let idle = self.lanes.idle();
         self.idle_since
             .retain(|endpoint, _| idle.iter().any(|lease| lease.endpoint == *endpoint));
@@ -442,7 +481,7 @@ impl Dispatcher {
         let ripe: Vec<Lease> = idle
             .into_iter()
             .filter(|lease| {
-                now.duration_since(*self.idle_since.entry(lease.endpoint).or_insert(now)) >= linger
+                now.duration_since(*self.idle_since.entry(lease.endpoint).or_insert(now)) >= LINGER
             })
             .collect();
         if ripe.is_empty() {
