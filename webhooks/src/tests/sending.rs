@@ -543,6 +543,44 @@ async fn a_stopping_worker_gives_back_a_lane_to_which_something_is_added() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_on_its_way_is_not_read_again() {
+    let world = World::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let receiver = Receiver::start(move |_, before| {
+        if before == 0 {
+            Reply::Held(Arc::clone(&held), 200)
+        } else {
+            Reply::Status(200)
+        }
+    })
+    .await;
+    world.endpoint(Some(&receiver.url)).await;
+    let running = world.start(LATER);
+    let first = world.append(&[made("a", 1)]).await;
+    receiver.wait_for(1).await;
+    // Whoever read it again would find nothing, and take its delivery off the queue.
+    let mut owner = world.database.owner().await.unwrap();
+    sqlx::raw_sql("alter table events no force row level security")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    sqlx::query("delete from events where id = $1")
+        .bind(first[0])
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    world.append(&[made("b", 1)]).await;
+    receiver.wait_for(2).await;
+    let on_its_way = "select count(*) from deliveries where sequence = 1";
+    assert_eq!(world.count(on_its_way).await, 1);
+    gate.add_permits(1);
+    world.until(on_its_way, 0).await;
+    running.stop().await;
+    assert_eq!(receiver.sequences(), [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_workers_and_a_trickle_lose_nothing_and_send_nothing_twice() {
     const EVENTS: i64 = 150;
     let world = World::new().await;

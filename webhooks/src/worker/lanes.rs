@@ -182,6 +182,13 @@ impl<T> Lanes<T> {
             .collect()
     }
 
+    /// Whether a delivery waits in a lane, or is on its way.
+    pub(super) fn knows(&self, endpoint: EndpointId, sequence: i64) -> bool {
+        self.lanes.get(&endpoint).is_some_and(|lane| {
+            lane.waiting_numbers.contains(&sequence) || lane.in_flight.contains(&sequence)
+        })
+    }
+
     /// Takes in what a read brought, in the order of its turns; `complete` says that nothing else was due.
     pub(super) fn fill(
         &mut self,
@@ -412,6 +419,8 @@ mod tests {
         assert_eq!(lanes.next().map(|(_, sequence, ())| sequence), Some(1));
         lanes.look_again();
         assert_eq!(lanes.to_read(), [(lane, 3)]);
+        assert!((1..=3).all(|sequence| lanes.knows(lane.endpoint, sequence)));
+        assert!(!lanes.knows(lane.endpoint, 4));
         lanes.fill(lane.endpoint, (1..=4).map(|sequence| (sequence, ())), true);
         assert_eq!(
             drain(&mut lanes)

@@ -131,6 +131,13 @@ impl Dispatcher {
             return Ok(Vec::new());
         }
         let mut due = store::due(&mut *tx, &wanted, now).await?;
+        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
+        for due in &due {
+            let count = counts.entry(due.endpoint).or_default();
+            *count = count.saturating_add(1);
+        }
+        // What waits or is on its way is still due in the table, and comes again at each read: its event is not read again.
+        due.retain(|due| !self.lanes.knows(due.endpoint, due.sequence));
         due.sort_by_key(|due| (due.due_at, due.sequence));
         let mut merchants: Vec<MerchantId> =
             wanted.iter().map(|(lease, _)| lease.merchant).collect();
@@ -138,7 +145,6 @@ impl Dispatcher {
         merchants.dedup();
         let events = self.read_events(&mut *tx, &merchants, &mut due).await?;
         let mut rows: HashMap<EndpointId, Vec<(i64, Waiting)>> = HashMap::new();
-        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
         for merchant in merchants {
             let of_merchant: Vec<&Due> =
                 due.iter().filter(|due| due.merchant == merchant).collect();
@@ -167,10 +173,6 @@ impl Dispatcher {
                     .or_default()
                     .push((due.sequence, waiting));
             }
-        }
-        for due in &due {
-            let count = counts.entry(due.endpoint).or_default();
-            *count = count.saturating_add(1);
         }
         let read = wanted.into_iter().map(|(lease, limit)| {
             let complete = counts
