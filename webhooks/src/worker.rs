@@ -208,6 +208,9 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
 }
 
 async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
+    if let Some(fault) = &job.fault {
+        return internal(fault);
+    }
     let target = &job.target;
     let url = match &target.url {
         Some(Ok(url)) => url.clone(),

@@ -580,6 +580,102 @@ async fn what_is_on_its_way_is_not_read_again() {
     assert_eq!(receiver.sequences(), [1, 2]);
 }
 
+/// Spoils rows as nothing of ours does.
+async fn spoil(world: &World, table: &str, change: &str) {
+    let mut owner = world.database.owner().await.unwrap();
+    let statement = format!(
+        "alter table {table} no force row level security; {change}; alter table {table} force row level security"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(&mut owner)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn personal_data_that_does_not_open_fails_its_own_delivery_and_no_other() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    world.endpoint(Some(&receiver.url)).await;
+    let with_personal = |name| Made {
+        personal: Some(json!({"name": "Ada"})),
+        ..made(name, 1)
+    };
+    world
+        .append(&[with_personal("a"), with_personal("b"), with_personal("c")])
+        .await;
+    world.relay_all().await;
+    spoil(
+        &world,
+        "events",
+        "update events set personal = 'spoilt' where resource_id = 'a'",
+    )
+    .await;
+    spoil(
+        &world,
+        "events",
+        "alter table data_subject_keys no force row level security;
+        update data_subject_keys set wrapped_key = 'spoilt' from events
+        where events.subject_id = data_subject_keys.subject_id and events.resource_id = 'b';
+        alter table data_subject_keys force row level security",
+    )
+    .await;
+    let running = world.start(QUICK);
+    let received = receiver.wait_for(1).await;
+    assert_eq!(
+        received[0].body["data"],
+        json!({"id": "c", "version": 1, "name": "Ada"})
+    );
+    world.until("select count(*) from dead_letters", 2).await;
+    running.stop().await;
+    assert_eq!(receiver.count(), 1);
+    assert_eq!(world.count("select count(*) from deliveries").await, 0);
+    let failed = "select count(*) from attempts where error = 'internal'";
+    assert_eq!(world.count(failed).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_that_does_not_decode_fails_its_own_delivery_and_no_other() {
+    let world = World::new().await;
+    let receiver =
+        Receiver::start(|_, before| Reply::Status(if before == 0 { 500 } else { 200 })).await;
+    let endpoint = world.endpoint(Some(&receiver.url)).await.endpoint.id;
+    let running = world.start(FIRST_ONLY);
+    let ids = world.append(&[made("a", 1)]).await;
+    world.until("select count(*) from dead_letters", 1).await;
+    running.stop().await;
+    let id = world.dead_letters(endpoint).await[0].id;
+    world.run(&Replay { id }).await.unwrap();
+    spoil(&world, "events", "delete from events").await;
+    spoil(
+        &world,
+        "dead_letters",
+        "update dead_letters set event = event - 'scope'",
+    )
+    .await;
+    world.append(&[made("b", 1)]).await;
+    let running = world.start(FIRST_ONLY);
+    let received = receiver.wait_for(2).await;
+    assert_eq!(received[1].body["sequence"], 2);
+    world.until("select count(*) from dead_letters", 2).await;
+    running.stop().await;
+    assert_eq!(world.count("select count(*) from deliveries").await, 0);
+    // Nobody can say any more who may see it, so nobody does.
+    spoil(
+        &world,
+        "dead_letters",
+        "delete from dead_letters where replayed_at is not null",
+    )
+    .await;
+    let listed = world.dead_letters(endpoint).await;
+    assert_eq!((listed[0].sequence, listed[0].event.id), (1, ids[0]));
+    assert_eq!(listed[0].event.kind, "event.withheld");
+    assert_eq!(
+        listed[0].attempts.last().unwrap().error.as_deref(),
+        Some("internal")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_workers_and_a_trickle_lose_nothing_and_send_nothing_twice() {
     const EVENTS: i64 = 150;

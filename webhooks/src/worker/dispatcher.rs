@@ -61,6 +61,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 struct Waiting {
     event: Arc<Event>,
     personal: Option<Value>,
+    fault: Option<String>,
     attempt_count: i32,
 }
 
@@ -72,6 +73,8 @@ pub(super) struct Job {
     pub(super) sequence: i64,
     pub(super) event: Arc<Event>,
     pub(super) personal: Option<Value>,
+    /// Why the event can't be read in full, if so: the attempt fails without anything being sent.
+    pub(super) fault: Option<String>,
     /// Which attempt this is, from 1.
     pub(super) number: i32,
     pub(super) target: Arc<ReadyTarget>,
@@ -461,6 +464,7 @@ impl Dispatcher {
                 sequence,
                 event: waiting.event,
                 personal: waiting.personal,
+                fault: waiting.fault,
                 number: waiting.attempt_count.saturating_add(1),
                 target,
                 ticket,
