@@ -460,6 +460,42 @@ async fn an_endpoint_that_hangs_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn endpoints_that_only_fail_keep_no_lane_that_others_wait_for() {
+    let world = World::new().await;
+    let failing = Receiver::start(|_, _| Reply::Status(500)).await;
+    let good = Receiver::accepting().await;
+    world.endpoint(Some(&failing.url)).await;
+    let events: Vec<Made> = (0..50)
+        .map(|number| made(&format!("o{number}"), 1))
+        .collect();
+    world.append(&events).await;
+    world.relay_all().await;
+    // Room for one lane, and a backlog that comes back for ever.
+    let limits = Limits {
+        lanes: 1,
+        ..Limits::default()
+    };
+    let worker = world.worker(&vec![Duration::from_millis(1); 100_000], limits);
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let stopped = tokio::spawn(async move { worker.run(stopping).await });
+    failing.wait_for(8).await;
+    world.endpoint(Some(&good.url)).await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    good.wait_for(1).await;
+    // Nor is the failing one forgotten.
+    let before = failing.count();
+    failing.wait_for(before + 1).await;
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, stopped)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(good.sequences(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_dead_worker_had_in_flight_is_sent_by_another() {
     let clock = Clock::manual(Clock::system().now());
     let world = World::at(clock.clone()).await;

@@ -182,6 +182,7 @@ impl Dispatcher {
                 look = true;
                 self.lanes.look_again();
             }
+            self.lanes.give_way();
             if now >= resume_at {
                 match self.step(look).await {
                     Ok(found_all) => {
@@ -476,7 +477,7 @@ impl Dispatcher {
         true
     }
 
-    /// Lets go of lanes that have been idle for [`LINGER`], unless something was added to them.
+    /// Lets go of lanes that have been idle for [`LINGER`], unless something was added to them, and at once of those that have given way.
     async fn release_idle(&mut self) {
         let idle = self.lanes.idle();
         self.idle_since
@@ -485,7 +486,9 @@ impl Dispatcher {
         let ripe: Vec<Lease> = idle
             .into_iter()
             .filter(|lease| {
-                now.duration_since(*self.idle_since.entry(lease.endpoint).or_insert(now)) >= LINGER
+                let idle_since = *self.idle_since.entry(lease.endpoint).or_insert(now);
+                self.lanes.rest(lease.endpoint).is_some()
+                    || now.duration_since(idle_since) >= LINGER
             })
             .collect();
         if ripe.is_empty() {
@@ -495,6 +498,10 @@ impl Dispatcher {
             Ok(released) => {
                 for lease in ripe {
                     if released.contains(&lease.endpoint) {
+                        if self.lanes.rest(lease.endpoint).is_some() {
+                            // There is room for those that it gave way to.
+                            self.wake.wake();
+                        }
                         self.forget(lease.endpoint);
                     } else {
                         self.lanes.reread(lease.endpoint);
@@ -513,17 +520,15 @@ impl Dispatcher {
     async fn release(&self, leases: &[Lease]) -> Result<Vec<EndpointId>, Error> {
         let mut tx = self.database.begin().await?;
         let next_due = store::next_due(&mut tx, leases).await?;
+        let now = self.clock.now();
+        let due_at = |endpoint: EndpointId| {
+            let due_at = *next_due.get(&endpoint).filter(|_| self.sends(endpoint))?;
+            let rested_at = self.lanes.rest(endpoint).map(|rest| now.plus(rest));
+            Some(rested_at.map_or(due_at, |rested_at| due_at.max(rested_at)))
+        };
         let lanes: Vec<(Lease, Option<Timestamp>)> = leases
             .iter()
-            .map(|lease| {
-                (
-                    *lease,
-                    next_due
-                        .get(&lease.endpoint)
-                        .copied()
-                        .filter(|_| self.sends(lease.endpoint)),
-                )
-            })
+            .map(|lease| (*lease, due_at(lease.endpoint)))
             .collect();
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;

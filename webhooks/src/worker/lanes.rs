@@ -3,9 +3,13 @@
 //! Used by the dispatcher alone, which brings leases and rows and carries off what is to be sent. Pure: no clock, no database.
 //!
 //! Invariants: a delivery is in flight once at most; lanes take turns, so a lane with much to do delays none; an endpoint has no more in
-//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share.
+//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share. An
+//! endpoint that only fails keeps no lane that others may be waiting for: it rests, longer each time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 use kernel::id::MerchantId;
 
@@ -41,8 +45,12 @@ impl Default for Limits {
 /// The window that an endpoint starts with: enough not to wait for it, few enough to bear it hanging.
 const WINDOW_START: usize = 8;
 
-/// Endpoints whose narrowed window is remembered after their lane was let go; beyond that they start afresh.
-const REMEMBERED_WINDOWS_MAX: usize = 10_000;
+/// Endpoints of which it is remembered that they failed, after their lane was let go; beyond that they start afresh.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// How long a lane rests that gave way; doubled each time up to the most, which is how long a mended endpoint with a backlog waits at worst.
+const REST_FIRST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_mins(1);
 
 /// Rows that one read of a lane brings at most: some tenths of a second of work for a fast receiver.
 pub(super) const READ_ROWS_MAX: usize = 256;
@@ -65,9 +73,21 @@ struct Lane<T> {
     waiting: VecDeque<(i64, T)>,
     waiting_numbers: HashSet<i64>,
     in_flight: HashSet<i64>,
-    window: usize,
+    standing: Standing,
+    /// Whether the last delivery that ended failed, at a window of one.
+    is_failing: bool,
+    /// Whether it gives way to others: nothing more is read or sent, and it is let go once nothing is in flight.
+    is_resting: bool,
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
+}
+
+/// What an endpoint's answers have earned it, which outlives its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    window: usize,
+    /// How often it gave way since it last accepted something.
+    rests: u32,
 }
 
 /// All lanes of this process; `T` is what a waiting delivery carries.
@@ -83,7 +103,7 @@ pub(super) struct Lanes<T> {
     turns: VecDeque<EndpointId>,
     in_flight: usize,
     merchants: HashMap<MerchantId, Share>,
-    narrowed: HashMap<EndpointId, usize>,
+    remembered: HashMap<EndpointId, Standing>,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +120,7 @@ impl<T> Lanes<T> {
             turns: VecDeque::new(),
             in_flight: 0,
             merchants: HashMap::new(),
-            narrowed: HashMap::new(),
+            remembered: HashMap::new(),
         }
     }
 
@@ -126,17 +146,21 @@ impl<T> Lanes<T> {
     pub(super) fn take(&mut self, lease: Lease) {
         self.drop_lane(lease.endpoint);
         self.merchants.entry(lease.merchant).or_default().lanes += 1;
-        let window = self
-            .narrowed
-            .remove(&lease.endpoint)
-            .unwrap_or(WINDOW_START)
+        let mut standing = self.remembered.remove(&lease.endpoint).unwrap_or(Standing {
+            window: WINDOW_START,
+            rests: 0,
+        });
+        standing.window = standing
+            .window
             .min(self.limits.in_flight_per_endpoint.max(1));
         let lane = Lane {
             lease,
             waiting: VecDeque::new(),
             waiting_numbers: HashSet::new(),
             in_flight: HashSet::new(),
-            window,
+            standing,
+            is_failing: false,
+            is_resting: false,
             unread: true,
         };
         self.lanes.insert(lease.endpoint, lane);
@@ -171,7 +195,7 @@ impl<T> Lanes<T> {
         let wanting = self
             .lanes
             .values()
-            .filter(|lane| lane.unread && lane.waiting.len() < READ_BELOW_ROWS);
+            .filter(|lane| lane.unread && !lane.is_resting && lane.waiting.len() < READ_BELOW_ROWS);
         wanting
             .map(|lane| {
                 (
@@ -222,7 +246,7 @@ impl<T> Lanes<T> {
                 continue;
             };
             let share = self.merchants.entry(lane.lease.merchant).or_default();
-            if lane.in_flight.len() >= lane.window
+            if lane.in_flight.len() >= lane.standing.window
                 || share.in_flight >= self.limits.in_flight_per_merchant
             {
                 self.turns.push_back(endpoint);
@@ -251,13 +275,24 @@ impl<T> Lanes<T> {
         if lane.lease.fence != lease.fence || !lane.in_flight.remove(&sequence) {
             return;
         }
-        lane.window = match ending {
-            Ending::Accepted => lane
-                .window
-                .saturating_add(1)
-                .min(self.limits.in_flight_per_endpoint.max(1)),
-            Ending::Failed | Ending::Gone => (lane.window / 2).max(1),
-        };
+        let standing = &mut lane.standing;
+        match ending {
+            Ending::Accepted => {
+                standing.window = standing
+                    .window
+                    .saturating_add(1)
+                    .min(self.limits.in_flight_per_endpoint.max(1));
+                standing.rests = 0;
+                lane.is_failing = false;
+                // It may go on, with what was cleared when it gave way.
+                lane.unread |= lane.is_resting;
+                lane.is_resting = false;
+            }
+            Ending::Failed | Ending::Gone => {
+                standing.window = (standing.window / 2).max(1);
+                lane.is_failing = standing.window == 1;
+            }
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
             share.in_flight = share.in_flight.saturating_sub(1);
@@ -267,22 +302,48 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Lanes that have nothing waiting, in flight or unread: they can be let go.
+    /// Lanes that have nothing waiting, in flight or unread, or have given way: they can be let go.
     pub(super) fn idle(&self) -> Vec<Lease> {
-        let idle = self
-            .lanes
-            .values()
-            .filter(|lane| lane.waiting.is_empty() && lane.in_flight.is_empty() && !lane.unread);
+        let idle = self.lanes.values().filter(|lane| {
+            lane.waiting.is_empty()
+                && lane.in_flight.is_empty()
+                && (!lane.unread || lane.is_resting)
+        });
         idle.map(|lane| lane.lease).collect()
+    }
+
+    /// Has lanes give way that only fail, if others may be waiting for their room: that of this process, or of their merchant's share.
+    pub(super) fn give_way(&mut self) {
+        let is_full = self.room() == 0;
+        for lane in self.lanes.values_mut() {
+            if !lane.is_failing || lane.is_resting {
+                continue;
+            }
+            let share = self.merchants.get(&lane.lease.merchant);
+            if is_full || share.is_some_and(|share| share.lanes >= self.limits.lanes_per_merchant) {
+                lane.is_resting = true;
+                lane.waiting.clear();
+                lane.waiting_numbers.clear();
+                lane.standing.rests = lane.standing.rests.saturating_add(1);
+            }
+        }
+    }
+
+    /// How long a lane is to rest that has given way.
+    pub(super) fn rest(&self, endpoint: EndpointId) -> Option<Duration> {
+        let lane = self.lanes.get(&endpoint).filter(|lane| lane.is_resting)?;
+        let doublings = lane.standing.rests.saturating_sub(1);
+        let rest = REST_FIRST.saturating_mul(2_u32.saturating_pow(doublings));
+        Some(rest.min(REST_MAX))
     }
 
     /// Forgets a lane, let go or lost. What it has in flight no longer counts here.
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
-        let Some(window) = self.drop_lane(endpoint) else {
+        let Some(standing) = self.drop_lane(endpoint) else {
             return;
         };
-        if window < WINDOW_START && self.narrowed.len() < REMEMBERED_WINDOWS_MAX {
-            self.narrowed.insert(endpoint, window);
+        if standing.window < WINDOW_START && self.remembered.len() < REMEMBERED_MAX {
+            self.remembered.insert(endpoint, standing);
         }
     }
 
@@ -303,7 +364,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<usize> {
+    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<Standing> {
         let lane = self.lanes.remove(&endpoint)?;
         self.turns.retain(|turn| *turn != endpoint);
         self.in_flight = self.in_flight.saturating_sub(lane.in_flight.len());
@@ -314,7 +375,7 @@ impl<T> Lanes<T> {
                 self.merchants.remove(&lane.lease.merchant);
             }
         }
-        Some(lane.window)
+        Some(lane.standing)
     }
 }
 
@@ -387,6 +448,63 @@ mod tests {
         lanes.take(lane);
         lanes.fill(lane.endpoint, (1..=9).map(|sequence| (sequence, ())), true);
         assert_eq!(drain(&mut lanes).len(), 1);
+    }
+
+    #[test]
+    fn lanes_that_only_fail_give_way_once_there_is_no_room_and_rest_longer_each_time() {
+        let failing = lease(1, 1);
+        let mut lanes = filled(&[(failing, 100), (lease(2, 2), 1), (lease(3, 3), 1)]);
+        let fail_all = |lanes: &mut Lanes<()>| {
+            for (lease, sequence) in drain(lanes) {
+                if lease == failing {
+                    lanes.end(lease, sequence, Ending::Failed);
+                }
+            }
+        };
+        fail_all(&mut lanes);
+        lanes.give_way();
+        assert_eq!(lanes.rest(failing.endpoint), None, "there is room");
+        lanes.take(lease(4, 4));
+        lanes.give_way();
+        assert_eq!(lanes.rest(failing.endpoint), Some(REST_FIRST));
+        assert_eq!(lanes.idle(), [failing], "whatever waited in it");
+        assert_eq!(lanes.rest(lease(2, 2).endpoint), None);
+        for expected in [2, 4, 8, 16, 32, 60, 60] {
+            lanes.forget(failing.endpoint);
+            lanes.take(failing);
+            lanes.fill(failing.endpoint, [(1, ()), (2, ())], true);
+            lanes.give_way();
+            assert_eq!(
+                lanes.rest(failing.endpoint),
+                None,
+                "it is tried again first"
+            );
+            fail_all(&mut lanes);
+            lanes.give_way();
+            let rest = Duration::from_secs(expected);
+            assert_eq!(lanes.rest(failing.endpoint), Some(rest));
+        }
+    }
+
+    #[test]
+    fn a_lane_that_accepts_something_while_it_gives_way_goes_on() {
+        let lane = lease(1, 1);
+        let mut lanes = filled(&[(lane, 8), (lease(2, 1), 0), (lease(3, 1), 0)]);
+        let sent = drain(&mut lanes);
+        for (lane, sequence) in sent.iter().take(7) {
+            lanes.end(*lane, *sequence, Ending::Failed);
+        }
+        lanes.give_way();
+        assert_eq!(
+            lanes.rest(lane.endpoint),
+            Some(REST_FIRST),
+            "its merchant's share is used up"
+        );
+        assert!(!lanes.idle().contains(&lane), "one is in flight");
+        assert_eq!(lanes.to_read(), []);
+        lanes.end(lane, sent.last().unwrap().1, Ending::Accepted);
+        assert_eq!(lanes.rest(lane.endpoint), None);
+        assert_eq!(lanes.to_read(), [(lane, 0)]);
     }
 
     #[test]
