@@ -132,6 +132,8 @@ pub(crate) struct Report {
     pub(crate) sequence: i64,
     pub(crate) event: Arc<Event>,
     pub(crate) attempt: Attempt,
+    /// The URL that it was sent to, as the endpoint had it then. A 410 speaks for that one alone.
+    pub(crate) url: String,
     pub(crate) decision: Decision,
 }
 
@@ -169,34 +171,55 @@ pub(crate) async fn settle(
     let mut delivered = Vec::new();
     let mut again = Vec::new();
     let mut dead = Vec::new();
+    let mut announced = Vec::new();
     for report in valid {
         match report.decision {
             Decision::Delivered => delivered.push(report),
             Decision::RetryAt(due_at) => again.push((report, due_at)),
             Decision::DeadLetter(reason) => dead.push((report, reason)),
-            Decision::DisableEndpoint => dead.push((report, DeadLetterReason::EndpointGone)),
-        }
-    }
-    store::reschedule(&mut *tx, &again).await?;
-    let mut announced = Vec::new();
-    for (report, reason) in dead {
-        crate::dead_letter::bury(&mut *tx, report, reason, now).await?;
-        delivered.push(report);
-        if report.decision == Decision::DisableEndpoint {
-            let Lease {
-                endpoint, merchant, ..
-            } = report.lease;
-            let disabled =
-                endpoint::store::disable(&mut *tx, merchant, endpoint, DisabledReason::Gone, now)
-                    .await?;
-            if let Some(endpoint) = disabled {
-                endpoint::announce(&mut *tx, merchant, RequestId::new(now), now, &endpoint).await?;
-                announced.push(merchant);
+            Decision::DisableEndpoint => {
+                if disable(&mut *tx, report, now).await? {
+                    announced.push(report.lease.merchant);
+                    dead.push((report, DeadLetterReason::EndpointGone));
+                } else {
+                    // Its endpoint has moved, or is disabled already: what is still wanted of it is sent to where it then goes.
+                    again.push((report, now));
+                }
             }
         }
     }
+    store::reschedule(&mut *tx, &again).await?;
+    for (report, reason) in dead {
+        crate::dead_letter::bury(&mut *tx, report, reason, now).await?;
+        delivered.push(report);
+    }
     store::remove(&mut *tx, &delivered).await?;
     Ok(Settled { counted, announced })
+}
+
+/// Disables the endpoint whose receiver said that it is gone. False if it no longer goes there.
+async fn disable(
+    tx: &mut PgConnection,
+    report: &Report,
+    now: Timestamp,
+) -> Result<bool, crate::error::Error> {
+    let Lease {
+        endpoint, merchant, ..
+    } = report.lease;
+    let disabled = endpoint::store::disable(
+        &mut *tx,
+        merchant,
+        endpoint,
+        &report.url,
+        DisabledReason::Gone,
+        now,
+    )
+    .await?;
+    let Some(endpoint) = disabled else {
+        return Ok(false);
+    };
+    endpoint::announce(tx, merchant, RequestId::new(now), now, &endpoint).await?;
+    Ok(true)
 }
 
 /// The attempts at the deliveries of one event to an endpoint that the actor sees, oldest first.

@@ -85,6 +85,23 @@ pub enum Refusal {
     TooManyEndpoints,
 }
 
+impl Error {
+    /// Whether what was read is at fault, rather than the database: it fails as often as it is read.
+    pub(crate) fn is_of_what_was_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Keyring(_)
+                | Self::Json(_)
+                | Self::Database(
+                    db::Error::Corrupt { .. }
+                        | db::Error::Sqlx(
+                            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)
+                        )
+                )
+        )
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error.into())

@@ -47,6 +47,28 @@ pub(crate) struct Event {
     pub(crate) personal: Option<Sealed>,
 }
 
+impl Event {
+    /// What stands for an event of which no more can be read than that there is one: it is withheld from everybody.
+    pub(crate) fn unreadable(id: EventId, now: Timestamp) -> Self {
+        Self {
+            id,
+            kind: WITHHELD.to_owned(),
+            resource: Resource {
+                kind: "unknown".to_owned(),
+                id: String::new(),
+                version: 0,
+            },
+            // No receiver has such a scope.
+            scope: String::new(),
+            locations: Vec::new(),
+            data: RawValue::NULL.to_owned(),
+            request: None,
+            occurred_at: now,
+            personal: None,
+        }
+    }
+}
+
 /// The personal part of an event, under its subject's key.
 #[derive(Debug, Clone)]
 pub(crate) struct Sealed {

@@ -13,6 +13,7 @@
 )]
 
 mod endpoints;
+mod enduring;
 mod lanes;
 mod reading;
 mod receiver;

@@ -195,6 +195,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         sequence: job.sequence,
         event: Arc::clone(&job.event),
         attempt: Attempt::new(job.number, started_at, &outcome),
+        url: job.target.stored_url.clone().unwrap_or_default(),
         decision,
     };
     if parts.recorder.record(report).await {
@@ -207,6 +208,9 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
 }
 
 async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
+    if let Some(fault) = &job.fault {
+        return internal(fault);
+    }
     let target = &job.target;
     let url = match &target.url {
         Some(Ok(url)) => url.clone(),

@@ -13,7 +13,8 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
 
 /// Read the merchant's feed
 ///
-/// Every event that this token may see, in the order of the feed. Keep `nextCursor` and ask again with it: also the last page has one.
+/// Every event that this token may see, in the order of the feed. Keep `nextCursor` and ask again with it: also the last page has one. One
+/// request goes through the feed only so far, so a page may have fewer events than `limit`, or none: only `hasMore` says whether it was the last.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "listEvents", tag = "Events",
     params(PageParameters),

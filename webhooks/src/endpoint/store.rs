@@ -274,11 +274,13 @@ pub(super) async fn update(
     Ok(())
 }
 
-/// Disables an enabled endpoint and gives it back as it then is; `None` if somebody else has, or it is gone.
+/// Disables an enabled endpoint that still has this URL, and gives it back as it then is; `None` if somebody else has, or it is gone or has
+/// moved.
 pub(crate) async fn disable(
     tx: &mut PgConnection,
     merchant: MerchantId,
     id: EndpointId,
+    url: &str,
     reason: DisabledReason,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, Error> {
@@ -286,11 +288,12 @@ pub(crate) async fn disable(
         Row,
         r#"update endpoints
         set status = 'disabled',
-            disabled_reason = $3,
+            disabled_reason = $4,
             version = version + 1,
-            updated_at = $4
+            updated_at = $5
         where merchant_id = $1
             and id = $2
+            and url = $3
             and status = 'enabled'
         returning
             id as "id: EndpointId",
@@ -305,6 +308,7 @@ pub(crate) async fn disable(
             updated_at as "updated_at: Timestamp""#,
         merchant as MerchantId,
         id as EndpointId,
+        url,
         reason.as_str(),
         now as Timestamp,
     )

@@ -23,10 +23,12 @@ pub(super) struct Filter {
     pub(super) about_endpoints: Vec<String>,
 }
 
+/// Events with numbers beyond `after` up to `until`, the first `count` of those that may be seen.
 pub(super) async fn numbers(
     tx: &mut PgConnection,
     merchant: MerchantId,
     after: i64,
+    until: i64,
     count: i64,
     filter: &Filter,
 ) -> Result<Vec<(EventId, i64)>, Error> {
@@ -35,13 +37,15 @@ pub(super) async fn numbers(
         from events
         where merchant_id = $1
             and feed_number > $2
-            and scope = any($4)
-            and ($5::uuid[] is null or locations = '{}' or locations && $5)
-            and (resource_type <> $6 or resource_id = any($7))
+            and feed_number <= $3
+            and scope = any($5)
+            and ($6::uuid[] is null or locations = '{}' or locations && $6)
+            and (resource_type <> $7 or resource_id = any($8))
         order by feed_number
-        limit $3"#,
+        limit $4"#,
         merchant as MerchantId,
         after,
+        until,
         count,
         &filter.scopes as &[&str],
         filter.locations.as_deref(),

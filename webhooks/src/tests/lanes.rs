@@ -16,6 +16,7 @@ use crate::{
 };
 
 const LEASE: Duration = Duration::from_secs(10);
+const URL: &str = "https://8.8.8.8/hook";
 
 async fn lease(world: &World, owner: OwnerId) -> Vec<Lease> {
     let mut tx = world.worker.begin().await.unwrap();
@@ -60,6 +61,7 @@ async fn report(
         sequence,
         event: Arc::new(event),
         attempt: Attempt::new(1, world.clock.now(), &outcome),
+        url: URL.to_owned(),
         decision,
     }
 }
@@ -78,7 +80,7 @@ async fn world_with_lane() -> (World, Vec<EventId>) {
         1_800_000_000_000,
     )))
     .await;
-    world.endpoint(Some("https://8.8.8.8/hook")).await;
+    world.endpoint(Some(URL)).await;
     let events = world
         .append(&[made("a", 1), made("b", 1), made("c", 1)])
         .await;
@@ -202,6 +204,27 @@ async fn each_decision_leaves_its_rows() {
     assert_eq!(world.count("select count(*) from deliveries").await, 1);
     let buried = "select count(*) from dead_letters where sequence = 3 and jsonb_array_length(attempts) = 1 and event->'resource'->>'id' = 'c'";
     assert_eq!(world.count(buried).await, 1);
+}
+
+#[tokio::test]
+async fn one_answer_that_the_receiver_is_gone_is_enough_and_buries_only_its_own() {
+    let (world, events) = world_with_lane().await;
+    let owner = OwnerId::new(world.clock.now());
+    let lease = lease(&world, owner).await[0];
+    let reports = [
+        report(&world, lease, 1, events[0], Decision::DisableEndpoint).await,
+        report(&world, lease, 2, events[1], Decision::DisableEndpoint).await,
+    ];
+    let settled = settled(&world, owner, &reports).await;
+    assert_eq!(settled.counted, [true; 2]);
+    assert_eq!(settled.announced, [world.merchant]);
+    assert_eq!(world.count("select count(*) from attempts").await, 2);
+    let buried =
+        "select count(*) from dead_letters where sequence = 1 and reason = 'endpoint_gone'";
+    assert_eq!(world.count(buried).await, 1);
+    assert_eq!(world.count("select count(*) from dead_letters").await, 1);
+    let kept = "select count(*) from deliveries where sequence = 2 and attempt_count = 1";
+    assert_eq!(world.count(kept).await, 1);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::world::{Made, World, made, scopes};
 use crate::{
     endpoint::{EndpointId, Ping},
     error::Error,
-    feed::{self, FeedPage},
+    feed::{self, FeedPage, SCANNED_NUMBERS_MAX},
     stream::{self, StreamPage, StreamRequest},
 };
 
@@ -294,4 +294,117 @@ async fn a_feed_cursor_older_than_retention_is_told_so() {
             .len(),
         1
     );
+}
+
+/// Adds events that only readers of orders see to the feed: as many copies of its first one, in the transaction that is given.
+async fn copy_first(tx: &mut sqlx::PgConnection, world: &World, count: i64) {
+    sqlx::query(
+        "insert into events (merchant_id, id, feed_number, type, resource_type, resource_id, resource_version, scope, locations, data, occurred_at)
+        select merchant_id, gen_random_uuid(), last_number + place, type, resource_type, resource_id, resource_version, scope, locations, data,
+            occurred_at
+        from events
+        join feeds using (merchant_id)
+        cross join generate_series(1, $2) as place
+        where merchant_id = $1 and feed_number = 1",
+    )
+    .bind(world.merchant)
+    .bind(count)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query("update feeds set last_number = last_number + $2 where merchant_id = $1")
+        .bind(world.merchant)
+        .bind(count)
+        .execute(tx)
+        .await
+        .unwrap();
+}
+
+/// An app that sees the catalog and no orders.
+async fn catalog_reader(world: &World) -> Actor {
+    let access = Access {
+        scopes: scopes("events:read catalog:read"),
+        locations: None,
+        personal_data: false,
+    };
+    world.other_app(access).await
+}
+
+fn product(id: &str) -> Made {
+    Made {
+        kind: "product.created",
+        scope: Scope::CatalogRead,
+        ..made(id, 1)
+    }
+}
+
+#[tokio::test]
+async fn a_feed_cursor_moves_past_what_the_actor_may_not_see() {
+    let world = World::new().await;
+    let reader = catalog_reader(&world).await;
+    world.append(&[made("a", 1)]).await;
+    world.append(&[product("p")]).await;
+    world.append(&[made("b", 1), made("c", 1)]).await;
+    world.relay_all().await;
+    let page = read_feed(&world, &reader, None, 10).await.unwrap();
+    assert_eq!((page.data.len(), page.has_more), (1, false));
+    assert_eq!(
+        kernel::page::decode::<i64>(&page.next_cursor).unwrap(),
+        4,
+        "the next read begins where this one ended"
+    );
+    world.append(&[made("d", 1)]).await;
+    world.relay_all().await;
+    let page = read_feed(&world, &reader, Some(&page.next_cursor), 10)
+        .await
+        .unwrap();
+    assert_eq!((page.data.len(), page.has_more), (0, false));
+    assert_eq!(kernel::page::decode::<i64>(&page.next_cursor).unwrap(), 5);
+}
+
+#[tokio::test]
+async fn one_read_of_the_feed_goes_only_so_far_and_the_next_goes_on() {
+    let world = World::new().await;
+    let reader = catalog_reader(&world).await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    let mut tx = world.worker.begin().await.unwrap();
+    copy_first(&mut tx, &world, SCANNED_NUMBERS_MAX).await;
+    tx.commit().await.unwrap();
+    world.append(&[product("p")]).await;
+    world.relay_all().await;
+    let first = read_feed(&world, &reader, None, 10).await.unwrap();
+    assert_eq!((first.data.len(), first.has_more), (0, true));
+    let second = read_feed(&world, &reader, Some(&first.next_cursor), 10)
+        .await
+        .unwrap();
+    assert_eq!((second.data.len(), second.has_more), (1, false));
+    // Nor is what retention has dropped gone through by who begins at the beginning.
+    let mut owner = world.database.owner().await.unwrap();
+    sqlx::raw_sql(
+        "alter table events no force row level security;
+        delete from events where feed_number <= 10000;
+        alter table events force row level security",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    let page = read_feed(&world, &reader, None, 10).await.unwrap();
+    assert_eq!((page.data.len(), page.has_more), (1, false));
+}
+
+#[tokio::test]
+async fn a_feed_cursor_does_not_pass_what_is_not_committed_yet() {
+    let world = World::new().await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    let mut relaying = world.worker.begin().await.unwrap();
+    copy_first(&mut relaying, &world, 3).await;
+    let page = read_feed(&world, &world.actor, None, 10).await.unwrap();
+    assert_eq!((page.data.len(), page.has_more), (1, false));
+    relaying.commit().await.unwrap();
+    let page = read_feed(&world, &world.actor, Some(&page.next_cursor), 10)
+        .await
+        .unwrap();
+    assert_eq!((page.data.len(), page.has_more), (3, false));
 }

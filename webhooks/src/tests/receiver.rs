@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 
 use super::world::PATIENCE;
@@ -39,6 +40,8 @@ impl Received {
 /// How a request is answered.
 pub(super) enum Reply {
     Status(u16),
+    /// The status, once somebody lets it go.
+    Held(Arc<Semaphore>, u16),
     Never,
 }
 
@@ -68,16 +71,18 @@ impl Receiver {
                             all.push(request.clone());
                             all.len() - 1
                         };
-                        match reply(&request, before) {
+                        let status = match reply(&request, before) {
                             Reply::Never => std::future::pending().await,
-                            Reply::Status(status) => {
-                                let answer = format!(
-                                    "HTTP/1.1 {status} Said\r\ncontent-length: 4\r\n\r\nsaid"
-                                );
-                                if stream.write_all(answer.as_bytes()).await.is_err() {
-                                    return;
-                                }
+                            Reply::Held(gate, status) => {
+                                gate.acquire().await.unwrap().forget();
+                                status
                             }
+                            Reply::Status(status) => status,
+                        };
+                        let answer =
+                            format!("HTTP/1.1 {status} Said\r\ncontent-length: 4\r\n\r\nsaid");
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
                         }
                     }
                 });

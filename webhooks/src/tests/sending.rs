@@ -1,4 +1,4 @@
-//! From an event to a receiver: signed, retried, given up on, replayed, withheld; with workers that stop and die.
+//! From an event to a receiver: signed, retried, given up on, replayed, withheld.
 
 use std::{
     sync::{
@@ -8,19 +8,17 @@ use std::{
     time::Duration,
 };
 
-use kernel::{actor::Access, clock::Clock};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
 use super::{
     receiver::{Receiver, Reply},
-    world::{Made, World, made, scopes},
+    world::{Made, World, made},
 };
 use crate::{
     dead_letter::{self, Replay},
     endpoint::{self, DisabledReason, EndpointChange, Ping, Status},
     error::{Error, Refusal},
-    worker::Limits,
 };
 
 const FIRST_ONLY: &[Duration] = &[];
@@ -317,6 +315,37 @@ async fn a_receiver_that_is_gone_costs_only_what_was_on_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_receiver_that_is_gone_from_its_former_url_leaves_the_new_one_alone() {
+    let world = World::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let former = Receiver::start(move |_, _| Reply::Held(Arc::clone(&held), 410)).await;
+    let moved = Receiver::accepting().await;
+    let endpoint = world.endpoint(Some(&former.url)).await.endpoint.id;
+    let running = world.start(LATER);
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    former.wait_for(2).await;
+    let change = EndpointChange {
+        url: Some(Some(moved.url.clone())),
+        ..EndpointChange::default()
+    };
+    world.change(endpoint, change).await.unwrap();
+    gate.add_permits(2);
+    world
+        .until("select count(*) from attempts where status = 410", 2)
+        .await;
+    // Due again at once: the schedule's next wait is an hour.
+    moved.wait_for(2).await;
+    world.until("select count(*) from deliveries", 0).await;
+    running.stop().await;
+    assert_eq!(moved.sequences(), [1, 2]);
+    assert_eq!(former.count(), 2);
+    assert_eq!(world.count("select count(*) from dead_letters").await, 0);
+    let enabled = "select count(*) from endpoints where status = 'enabled' and version = 2";
+    assert_eq!(world.count(enabled).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_waited_when_an_endpoint_was_disabled_is_sent_once_it_is_enabled() {
     let world = World::new().await;
     let receiver = Receiver::accepting().await;
@@ -393,139 +422,4 @@ async fn a_grant_narrowed_between_two_attempts_is_felt_by_the_second() {
     world.narrow("catalog:read").await;
     assert_eq!(receiver.wait_for(2).await[1].body["type"], "event.withheld");
     running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_endpoint_that_hangs_holds_up_nobody_else() {
-    let world = World::new().await;
-    let hanging = Receiver::start(|_, _| Reply::Never).await;
-    let good = Receiver::accepting().await;
-    world.endpoint(Some(&hanging.url)).await;
-    let other = world
-        .other_app(Access {
-            scopes: scopes("orders:read webhooks:write"),
-            locations: None,
-            personal_data: false,
-        })
-        .await;
-    world.endpoint_of(&other, Some(&good.url), None).await;
-    let events: Vec<Made> = (0..500)
-        .map(|number| made(&format!("o{number}"), 1))
-        .collect();
-    let running = world.start(LATER);
-    world.append(&events).await;
-    // All 500 arrive while the other endpoint still hangs on its first ones: well before a deadline of 15 seconds has passed.
-    tokio::time::timeout(Duration::from_secs(12), good.wait_for(500))
-        .await
-        .unwrap();
-    assert!(
-        hanging.received().len() <= 8,
-        "{}",
-        hanging.received().len()
-    );
-    assert_eq!(good.sequences(), (1..=500).collect::<Vec<_>>());
-    running.task.abort();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_dead_worker_had_in_flight_is_sent_by_another() {
-    let clock = Clock::manual(Clock::system().now());
-    let world = World::at(clock.clone()).await;
-    let dead = Arc::new(AtomicBool::new(false));
-    let is_dead = Arc::clone(&dead);
-    let receiver = Receiver::start(move |_, _| {
-        if is_dead.load(Ordering::SeqCst) {
-            Reply::Status(200)
-        } else {
-            Reply::Never
-        }
-    })
-    .await;
-    world.endpoint(Some(&receiver.url)).await;
-    world.append(&[made("a", 1), made("b", 1)]).await;
-    world.relay_all().await;
-    // A runtime of its own, so that nothing of the worker survives.
-    let worker = world.worker(LATER, Limits::default());
-    let killed = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let _ = tokio::time::timeout(
-                Duration::from_millis(700),
-                worker.run(CancellationToken::new()),
-            )
-            .await;
-        });
-        runtime.shutdown_background();
-    });
-    receiver.wait_for(2).await;
-    tokio::task::spawn_blocking(move || killed.join().unwrap())
-        .await
-        .unwrap();
-    dead.store(true, Ordering::SeqCst);
-    assert_eq!(
-        world
-            .count("select count(*) from lanes where owner is not null")
-            .await,
-        1
-    );
-    let running = world.start(LATER);
-    clock.advance(Duration::from_secs(11));
-    world.until("select count(*) from deliveries", 0).await;
-    running.stop().await;
-    assert_eq!(receiver.sequences(), [1, 1, 2, 2]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_workers_and_a_trickle_lose_nothing_and_send_nothing_twice() {
-    const EVENTS: i64 = 150;
-    let world = World::new().await;
-    let receiver = Receiver::accepting().await;
-    world.endpoint(Some(&receiver.url)).await;
-    let (first, second) = (world.start(LATER), world.start(LATER));
-    for number in 0..EVENTS {
-        world.append(&[made(&format!("o{number}"), 1)]).await;
-        // Pauses around the time after which an idle lane is let go.
-        if number % 50 == 49 {
-            tokio::time::sleep(Duration::from_millis(980)).await;
-        }
-    }
-    world.until("select count(*) from outbox", 0).await;
-    world.until("select count(*) from deliveries", 0).await;
-    first.stop().await;
-    second.stop().await;
-    assert_eq!(receiver.sequences(), (1..=EVENTS).collect::<Vec<_>>());
-    assert_eq!(
-        world
-            .count("select count(*) from lanes where owner is null and due_at is null")
-            .await,
-        1
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_worker_outlives_its_database_connections() {
-    let world = World::new().await;
-    let receiver = Receiver::accepting().await;
-    world.endpoint(Some(&receiver.url)).await;
-    let running = world.start(LATER);
-    for round in 0..5 {
-        world.append(&[made(&format!("o{round}"), 1)]).await;
-        let mut owner = world.database.owner().await.unwrap();
-        sqlx::query(
-            "select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = current_database() and pid <> pg_backend_pid() and application_name = 'stoa_worker'",
-        )
-        .execute(&mut owner)
-        .await
-        .unwrap();
-    }
-    world.until("select count(*) from outbox", 0).await;
-    world.until("select count(*) from deliveries", 0).await;
-    running.stop().await;
-    let mut sequences = receiver.sequences();
-    sequences.dedup();
-    assert_eq!(sequences, (1..=5).collect::<Vec<_>>());
 }

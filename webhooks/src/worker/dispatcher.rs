@@ -61,6 +61,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 struct Waiting {
     event: Arc<Event>,
     personal: Option<Value>,
+    fault: Option<String>,
     attempt_count: i32,
 }
 
@@ -72,6 +73,8 @@ pub(super) struct Job {
     pub(super) sequence: i64,
     pub(super) event: Arc<Event>,
     pub(super) personal: Option<Value>,
+    /// Why the event can't be read in full, if so: the attempt fails without anything being sent.
+    pub(super) fault: Option<String>,
     /// Which attempt this is, from 1.
     pub(super) number: i32,
     pub(super) target: Arc<ReadyTarget>,
@@ -179,6 +182,7 @@ impl Dispatcher {
                 look = true;
                 self.lanes.look_again();
             }
+            self.lanes.give_way();
             if now >= resume_at {
                 match self.step(look).await {
                     Ok(found_all) => {
@@ -196,7 +200,7 @@ impl Dispatcher {
                 tracing::error!("the worker of deliveries has ended");
                 break;
             }
-            self.release_idle(LINGER).await;
+            self.release_idle().await;
             if (look || self.reads_wanted()) && Instant::now() >= resume_at {
                 self.note_ended();
                 continue;
@@ -216,26 +220,65 @@ impl Dispatcher {
     }
 
     async fn wind_down(&mut self, mut renew_at: Instant) {
-        for lease in self.lanes.leases() {
-            self.lanes.clear(lease.endpoint);
-        }
         let given_up_at = Instant::now() + STOPPING_MAX;
         while !self.lanes.is_empty() && Instant::now() < given_up_at {
             if Instant::now() >= renew_at {
                 renew_at = Instant::now() + RENEW_EVERY;
                 self.renew().await;
             }
-            let lanes_before = self.lanes.leases().len();
-            self.release_idle(Duration::ZERO).await;
-            if self.lanes.leases().len() < lanes_before {
-                continue;
+            let pause = match self.give_back().await {
+                Ok(true) => POLL_EVERY,
+                Ok(false) => PAUSE_FIRST,
+                Err(error) => {
+                    tracing::warn!(error = %error, "lanes could not be released");
+                    POLL_EVERY
+                }
+            };
+            if self.lanes.is_empty() {
+                break;
             }
             tokio::select! {
                 Some(ended) = self.ended.recv() => self.note(&ended),
-                () = tokio::time::sleep(POLL_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             self.note_ended();
         }
+    }
+
+    /// Lets go of all lanes that have nothing in flight: what waits in them, and what is being added to them, is for others to send. False if
+    /// something was added to one at this very moment.
+    async fn give_back(&mut self) -> Result<bool, Error> {
+        for lease in self.lanes.leases() {
+            self.lanes.clear(lease.endpoint);
+        }
+        let idle: Vec<EndpointId> = self
+            .lanes
+            .idle()
+            .iter()
+            .map(|lease| lease.endpoint)
+            .collect();
+        if idle.is_empty() {
+            return Ok(true);
+        }
+        let mut tx = self.database.begin().await?;
+        let seen = store::look(&mut tx, self.owner, &idle).await?;
+        let next_due = store::next_due(&mut tx, &seen).await?;
+        // Also of endpoints to which nothing was sent when we last looked at them: with the signal we may just have passed over their being
+        // enabled. If nothing goes there after all, the next owner finds out.
+        let lanes: Vec<(Lease, Option<Timestamp>)> = seen
+            .iter()
+            .map(|lease| (*lease, next_due.get(&lease.endpoint).copied()))
+            .collect();
+        let released = store::release(&mut tx, self.owner, &lanes).await?;
+        tx.commit().await?;
+        for endpoint in &idle {
+            // One that was not seen is another's by now.
+            let is_seen = seen.iter().any(|lease| lease.endpoint == *endpoint);
+            if !is_seen || released.contains(endpoint) {
+                self.forget(*endpoint);
+            }
+        }
+        Ok(released.len() == seen.len())
     }
 
     fn note_ended(&mut self) {
@@ -249,7 +292,7 @@ impl Dispatcher {
             End::Recorded(ending) => {
                 self.lanes.end(ended.lease, ended.sequence, ending);
                 if ending == Ending::Gone {
-                    // What else waits for it is not to be given up on as well.
+                    // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
                     self.targets_read_at = None;
                 }
             }
@@ -422,6 +465,7 @@ impl Dispatcher {
                 sequence,
                 event: waiting.event,
                 personal: waiting.personal,
+                fault: waiting.fault,
                 number: waiting.attempt_count.saturating_add(1),
                 target,
                 ticket,
@@ -433,8 +477,8 @@ impl Dispatcher {
         true
     }
 
-    /// Lets go of lanes that have been idle for `linger`, unless something was added to them.
-    async fn release_idle(&mut self, linger: Duration) {
+    /// Lets go of lanes that have been idle for [`LINGER`], unless something was added to them, and at once of those that have given way.
+    async fn release_idle(&mut self) {
         let idle = self.lanes.idle();
         self.idle_since
             .retain(|endpoint, _| idle.iter().any(|lease| lease.endpoint == *endpoint));
@@ -442,7 +486,9 @@ impl Dispatcher {
         let ripe: Vec<Lease> = idle
             .into_iter()
             .filter(|lease| {
-                now.duration_since(*self.idle_since.entry(lease.endpoint).or_insert(now)) >= linger
+                let idle_since = *self.idle_since.entry(lease.endpoint).or_insert(now);
+                self.lanes.rest(lease.endpoint).is_some()
+                    || now.duration_since(idle_since) >= LINGER
             })
             .collect();
         if ripe.is_empty() {
@@ -452,6 +498,10 @@ impl Dispatcher {
             Ok(released) => {
                 for lease in ripe {
                     if released.contains(&lease.endpoint) {
+                        if self.lanes.rest(lease.endpoint).is_some() {
+                            // There is room for those that it gave way to.
+                            self.wake.wake();
+                        }
                         self.forget(lease.endpoint);
                     } else {
                         self.lanes.reread(lease.endpoint);
@@ -470,17 +520,15 @@ impl Dispatcher {
     async fn release(&self, leases: &[Lease]) -> Result<Vec<EndpointId>, Error> {
         let mut tx = self.database.begin().await?;
         let next_due = store::next_due(&mut tx, leases).await?;
+        let now = self.clock.now();
+        let due_at = |endpoint: EndpointId| {
+            let due_at = *next_due.get(&endpoint).filter(|_| self.sends(endpoint))?;
+            let rested_at = self.lanes.rest(endpoint).map(|rest| now.plus(rest));
+            Some(rested_at.map_or(due_at, |rested_at| due_at.max(rested_at)))
+        };
         let lanes: Vec<(Lease, Option<Timestamp>)> = leases
             .iter()
-            .map(|lease| {
-                (
-                    *lease,
-                    next_due
-                        .get(&lease.endpoint)
-                        .copied()
-                        .filter(|_| self.sends(lease.endpoint)),
-                )
-            })
+            .map(|lease| (*lease, due_at(lease.endpoint)))
             .collect();
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;

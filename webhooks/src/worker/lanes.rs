@@ -3,9 +3,13 @@
 //! Used by the dispatcher alone, which brings leases and rows and carries off what is to be sent. Pure: no clock, no database.
 //!
 //! Invariants: a delivery is in flight once at most; lanes take turns, so a lane with much to do delays none; an endpoint has no more in
-//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share.
+//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share. An
+//! endpoint that only fails keeps no lane that others may be waiting for: it rests, longer each time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 use kernel::id::MerchantId;
 
@@ -41,8 +45,12 @@ impl Default for Limits {
 /// The window that an endpoint starts with: enough not to wait for it, few enough to bear it hanging.
 const WINDOW_START: usize = 8;
 
-/// Endpoints whose narrowed window is remembered after their lane was let go; beyond that they start afresh.
-const REMEMBERED_WINDOWS_MAX: usize = 10_000;
+/// Endpoints of which it is remembered that they failed, after their lane was let go; beyond that they start afresh.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// How long a lane rests that gave way; doubled each time up to the most, which is how long a mended endpoint with a backlog waits at worst.
+const REST_FIRST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_mins(1);
 
 /// Rows that one read of a lane brings at most: some tenths of a second of work for a fast receiver.
 pub(super) const READ_ROWS_MAX: usize = 256;
@@ -55,7 +63,7 @@ const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
 pub(super) enum Ending {
     Accepted,
     Failed,
-    /// The receiver is gone, and its endpoint disabled.
+    /// The receiver is gone: its endpoint is disabled, or goes elsewhere by now.
     Gone,
 }
 
@@ -65,9 +73,21 @@ struct Lane<T> {
     waiting: VecDeque<(i64, T)>,
     waiting_numbers: HashSet<i64>,
     in_flight: HashSet<i64>,
-    window: usize,
+    standing: Standing,
+    /// Whether the last delivery that ended failed, at a window of one.
+    is_failing: bool,
+    /// Whether it gives way to others: nothing more is read or sent, and it is let go once nothing is in flight.
+    is_resting: bool,
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
+}
+
+/// What an endpoint's answers have earned it, which outlives its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    window: usize,
+    /// How often it gave way since it last accepted something.
+    rests: u32,
 }
 
 /// All lanes of this process; `T` is what a waiting delivery carries.
@@ -83,7 +103,7 @@ pub(super) struct Lanes<T> {
     turns: VecDeque<EndpointId>,
     in_flight: usize,
     merchants: HashMap<MerchantId, Share>,
-    narrowed: HashMap<EndpointId, usize>,
+    remembered: HashMap<EndpointId, Standing>,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +120,7 @@ impl<T> Lanes<T> {
             turns: VecDeque::new(),
             in_flight: 0,
             merchants: HashMap::new(),
-            narrowed: HashMap::new(),
+            remembered: HashMap::new(),
         }
     }
 
@@ -126,17 +146,21 @@ impl<T> Lanes<T> {
     pub(super) fn take(&mut self, lease: Lease) {
         self.drop_lane(lease.endpoint);
         self.merchants.entry(lease.merchant).or_default().lanes += 1;
-        let window = self
-            .narrowed
-            .remove(&lease.endpoint)
-            .unwrap_or(WINDOW_START)
+        let mut standing = self.remembered.remove(&lease.endpoint).unwrap_or(Standing {
+            window: WINDOW_START,
+            rests: 0,
+        });
+        standing.window = standing
+            .window
             .min(self.limits.in_flight_per_endpoint.max(1));
         let lane = Lane {
             lease,
             waiting: VecDeque::new(),
             waiting_numbers: HashSet::new(),
             in_flight: HashSet::new(),
-            window,
+            standing,
+            is_failing: false,
+            is_resting: false,
             unread: true,
         };
         self.lanes.insert(lease.endpoint, lane);
@@ -171,7 +195,7 @@ impl<T> Lanes<T> {
         let wanting = self
             .lanes
             .values()
-            .filter(|lane| lane.unread && lane.waiting.len() < READ_BELOW_ROWS);
+            .filter(|lane| lane.unread && !lane.is_resting && lane.waiting.len() < READ_BELOW_ROWS);
         wanting
             .map(|lane| {
                 (
@@ -180,6 +204,13 @@ impl<T> Lanes<T> {
                 )
             })
             .collect()
+    }
+
+    /// Whether a delivery waits in a lane, or is on its way.
+    pub(super) fn knows(&self, endpoint: EndpointId, sequence: i64) -> bool {
+        self.lanes.get(&endpoint).is_some_and(|lane| {
+            lane.waiting_numbers.contains(&sequence) || lane.in_flight.contains(&sequence)
+        })
     }
 
     /// Takes in what a read brought, in the order of its turns; `complete` says that nothing else was due.
@@ -215,7 +246,7 @@ impl<T> Lanes<T> {
                 continue;
             };
             let share = self.merchants.entry(lane.lease.merchant).or_default();
-            if lane.in_flight.len() >= lane.window
+            if lane.in_flight.len() >= lane.standing.window
                 || share.in_flight >= self.limits.in_flight_per_merchant
             {
                 self.turns.push_back(endpoint);
@@ -244,38 +275,75 @@ impl<T> Lanes<T> {
         if lane.lease.fence != lease.fence || !lane.in_flight.remove(&sequence) {
             return;
         }
-        lane.window = match ending {
-            Ending::Accepted => lane
-                .window
-                .saturating_add(1)
-                .min(self.limits.in_flight_per_endpoint.max(1)),
-            Ending::Failed | Ending::Gone => (lane.window / 2).max(1),
-        };
+        let standing = &mut lane.standing;
+        match ending {
+            Ending::Accepted => {
+                standing.window = standing
+                    .window
+                    .saturating_add(1)
+                    .min(self.limits.in_flight_per_endpoint.max(1));
+                standing.rests = 0;
+                lane.is_failing = false;
+                // It may go on, with what was cleared when it gave way.
+                lane.unread |= lane.is_resting;
+                lane.is_resting = false;
+            }
+            Ending::Failed | Ending::Gone => {
+                standing.window = (standing.window / 2).max(1);
+                lane.is_failing = standing.window == 1;
+            }
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
             share.in_flight = share.in_flight.saturating_sub(1);
         }
         if ending == Ending::Gone {
-            self.clear(lease.endpoint);
+            self.reread(lease.endpoint);
         }
     }
 
-    /// Lanes that have nothing waiting, in flight or unread: they can be let go.
+    /// Lanes that have nothing waiting, in flight or unread, or have given way: they can be let go.
     pub(super) fn idle(&self) -> Vec<Lease> {
-        let idle = self
-            .lanes
-            .values()
-            .filter(|lane| lane.waiting.is_empty() && lane.in_flight.is_empty() && !lane.unread);
+        let idle = self.lanes.values().filter(|lane| {
+            lane.waiting.is_empty()
+                && lane.in_flight.is_empty()
+                && (!lane.unread || lane.is_resting)
+        });
         idle.map(|lane| lane.lease).collect()
+    }
+
+    /// Has lanes give way that only fail, if others may be waiting for their room: that of this process, or of their merchant's share.
+    pub(super) fn give_way(&mut self) {
+        let is_full = self.room() == 0;
+        for lane in self.lanes.values_mut() {
+            if !lane.is_failing || lane.is_resting {
+                continue;
+            }
+            let share = self.merchants.get(&lane.lease.merchant);
+            if is_full || share.is_some_and(|share| share.lanes >= self.limits.lanes_per_merchant) {
+                lane.is_resting = true;
+                lane.waiting.clear();
+                lane.waiting_numbers.clear();
+                lane.standing.rests = lane.standing.rests.saturating_add(1);
+            }
+        }
+    }
+
+    /// How long a lane is to rest that has given way.
+    pub(super) fn rest(&self, endpoint: EndpointId) -> Option<Duration> {
+        let lane = self.lanes.get(&endpoint).filter(|lane| lane.is_resting)?;
+        let doublings = lane.standing.rests.saturating_sub(1);
+        let rest = REST_FIRST.saturating_mul(2_u32.saturating_pow(doublings));
+        Some(rest.min(REST_MAX))
     }
 
     /// Forgets a lane, let go or lost. What it has in flight no longer counts here.
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
-        let Some(window) = self.drop_lane(endpoint) else {
+        let Some(standing) = self.drop_lane(endpoint) else {
             return;
         };
-        if window < WINDOW_START && self.narrowed.len() < REMEMBERED_WINDOWS_MAX {
-            self.narrowed.insert(endpoint, window);
+        if standing.window < WINDOW_START && self.remembered.len() < REMEMBERED_MAX {
+            self.remembered.insert(endpoint, standing);
         }
     }
 
@@ -296,7 +364,7 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<usize> {
+    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<Standing> {
         let lane = self.lanes.remove(&endpoint)?;
         self.turns.retain(|turn| *turn != endpoint);
         self.in_flight = self.in_flight.saturating_sub(lane.in_flight.len());
@@ -307,159 +375,9 @@ impl<T> Lanes<T> {
                 self.merchants.remove(&lane.lease.merchant);
             }
         }
-        Some(lane.window)
+        Some(lane.standing)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use uuid::Uuid;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        lanes: 4,
-        lanes_per_merchant: 3,
-        in_flight: 20,
-        in_flight_per_merchant: 12,
-        in_flight_per_endpoint: 10,
-    };
-
-    fn lease(endpoint: u128, merchant: u128) -> Lease {
-        Lease {
-            endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
-            merchant: MerchantId::from_uuid(Uuid::from_u128(merchant)),
-            fence: 1,
-            signal: 0,
-        }
-    }
-
-    fn filled(leases: &[(Lease, i64)]) -> Lanes<()> {
-        let mut lanes = Lanes::new(LIMITS);
-        for (lease, count) in leases {
-            lanes.take(*lease);
-            lanes.fill(
-                lease.endpoint,
-                (1..=*count).map(|sequence| (sequence, ())),
-                true,
-            );
-        }
-        lanes
-    }
-
-    fn drain(lanes: &mut Lanes<()>) -> Vec<(Lease, i64)> {
-        std::iter::from_fn(|| lanes.next())
-            .map(|(lease, sequence, ())| (lease, sequence))
-            .collect()
-    }
-
-    #[test]
-    fn lanes_take_turns_whatever_waits_in_them() {
-        let (busy, quiet) = (lease(1, 1), lease(2, 2));
-        let mut lanes = filled(&[(busy, 100), (quiet, 2)]);
-        let sent = drain(&mut lanes);
-        assert_eq!(
-            sent.iter().take(4).copied().collect::<Vec<_>>(),
-            [(busy, 1), (quiet, 1), (busy, 2), (quiet, 2)]
-        );
-        assert_eq!(sent.len(), WINDOW_START + 2);
-    }
-
-    #[test]
-    fn a_failing_endpoint_is_narrowed_to_one_and_remembered_so() {
-        let lane = lease(1, 1);
-        let mut lanes = filled(&[(lane, 100)]);
-        for (_, sequence) in drain(&mut lanes) {
-            lanes.end(lane, sequence, Ending::Failed);
-        }
-        assert_eq!(drain(&mut lanes).len(), 1);
-        lanes.forget(lane.endpoint);
-        assert_eq!(lanes.in_flight, 0);
-        lanes.take(lane);
-        lanes.fill(lane.endpoint, (1..=9).map(|sequence| (sequence, ())), true);
-        assert_eq!(drain(&mut lanes).len(), 1);
-    }
-
-    #[test]
-    fn an_accepting_endpoint_opens_its_window_up_to_the_limit() {
-        let lane = lease(1, 1);
-        let mut lanes = filled(&[(lane, 100)]);
-        for _ in 0..3 {
-            for (_, sequence) in drain(&mut lanes) {
-                lanes.end(lane, sequence, Ending::Accepted);
-            }
-        }
-        assert_eq!(drain(&mut lanes).len(), LIMITS.in_flight_per_endpoint);
-    }
-
-    #[test]
-    fn a_merchant_has_no_more_in_flight_than_its_share() {
-        let mut lanes = filled(&[(lease(1, 1), 50), (lease(2, 1), 50), (lease(3, 2), 50)]);
-        let sent = drain(&mut lanes);
-        let of_first = sent
-            .iter()
-            .filter(|(lease, _)| lease.merchant == MerchantId::from_uuid(Uuid::from_u128(1)))
-            .count();
-        assert_eq!((of_first, sent.len()), (12, 20));
-    }
-
-    #[test]
-    fn a_delivery_that_is_known_is_not_taken_in_twice() {
-        let lane = lease(1, 1);
-        let mut lanes = filled(&[(lane, 3)]);
-        assert_eq!(lanes.next().map(|(_, sequence, ())| sequence), Some(1));
-        lanes.look_again();
-        assert_eq!(lanes.to_read(), [(lane, 3)]);
-        lanes.fill(lane.endpoint, (1..=4).map(|sequence| (sequence, ())), true);
-        assert_eq!(
-            drain(&mut lanes)
-                .into_iter()
-                .map(|(_, sequence)| sequence)
-                .collect::<Vec<_>>(),
-            [2, 3, 4]
-        );
-    }
-
-    #[test]
-    fn a_lane_is_idle_only_when_nothing_can_be_in_it() {
-        let lane = lease(1, 1);
-        let mut lanes = filled(&[(lane, 1)]);
-        assert!(lanes.idle().is_empty(), "something waits");
-        lanes.next().unwrap();
-        assert!(lanes.idle().is_empty(), "something is in flight");
-        lanes.end(lane, 1, Ending::Accepted);
-        assert_eq!(lanes.idle(), [lane]);
-        assert!(lanes.raise(lane.endpoint, 1));
-        assert!(lanes.idle().is_empty(), "something was added");
-        lanes.fill(lane.endpoint, [], true);
-        assert_eq!(lanes.idle(), [Lease { signal: 1, ..lane }]);
-    }
-
-    #[test]
-    fn what_a_former_ownership_reports_changes_nothing() {
-        let lane = lease(1, 1);
-        let mut lanes = filled(&[(lane, 1)]);
-        lanes.next().unwrap();
-        let again = Lease { fence: 2, ..lane };
-        lanes.take(again);
-        assert_eq!(lanes.in_flight, 0);
-        lanes.fill(again.endpoint, [(1, ())], true);
-        lanes.next().unwrap();
-        lanes.end(lane, 1, Ending::Accepted);
-        assert_eq!(lanes.in_flight, 1);
-        lanes.end(again, 1, Ending::Accepted);
-        assert_eq!(lanes.in_flight, 0);
-    }
-
-    #[test]
-    fn room_and_shares_of_lanes_are_counted() {
-        let mut lanes = filled(&[(lease(1, 1), 1), (lease(2, 1), 1), (lease(3, 1), 1)]);
-        assert_eq!(lanes.room(), 1);
-        assert_eq!(lanes.merchants_at_their_share(), [lease(1, 1).merchant]);
-        lanes.forget(lease(2, 1).endpoint);
-        assert_eq!(lanes.room(), 2);
-        assert!(lanes.merchants_at_their_share().is_empty());
-    }
-}
+mod tests;
