@@ -251,6 +251,50 @@ async fn a_failed_mutation_leaves_the_answers_of_those_beside_it() {
     );
 }
 
+#[tokio::test]
+async fn an_argument_that_can_not_be_read_is_found_before_anything_is_changed() {
+    let world = World::new().await;
+    let product = stocked(&world, "A", 10).await;
+    let query = |version: &str| {
+        format!(
+            "mutation($input: OrderInput!{}) {{
+            a: orderPlace(input: $input, idempotencyKey: \"a\") {{ replayed }}
+            b: orderCancel(id: \"ord_01jd3x5k8vfm7b2c9q0r4t6w8y\", idempotencyKey: \"b\", ifVersion: {version}) {{ replayed }} }}",
+            if version == "$version" { ", $version: Version" } else { "" }
+        )
+    };
+    for (version, variable) in [
+        ("0", json!(1)),
+        ("\"1\"", json!(1)),
+        ("1.5", json!(1)),
+        ("$version", json!(0)),
+        ("$version", json!(-1)),
+        ("$version", json!("1")),
+        ("$version", json!([1])),
+        ("$version", json!(u64::MAX)),
+    ] {
+        let variables = json!({"input": order_json(&product, 1), "version": variable});
+        let answer = world.ask(&query(version), variables).await;
+        assert_eq!(code(&answer), "invalid_query", "{version}: {answer}");
+        assert!(answer.get("data").is_none(), "{answer}");
+        let error = &answer["errors"][0];
+        assert_eq!(error["locations"][0]["line"], 3, "{answer}");
+        assert!(
+            error["message"].as_str().unwrap().contains("ifVersion"),
+            "{answer}"
+        );
+    }
+    let orders = world.ask("{ orders { nodes { id } } }", json!({})).await;
+    assert_eq!(orders["data"]["orders"]["nodes"], json!([]), "{orders}");
+    let fine = json!({"input": order_json(&product, 1), "version": i64::MAX});
+    let answer = world.ask(&query("$version"), fine).await;
+    assert_eq!(
+        (&answer["data"]["a"]["replayed"], code(&answer)),
+        (&json!(false), "not_found"),
+        "{answer}"
+    );
+}
+
 /// A document that asks for one root field, in a way that would succeed or fail by its arguments alone.
 fn document(field: &graphql::RootField, product: &str, order: &str) -> String {
     let selection = match field.name {
