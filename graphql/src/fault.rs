@@ -22,8 +22,8 @@ mod problems {
             "`extensions` gives its `cost` and the `limit`. Ask for fewer rows by `first`, for fewer fields, or in several requests. Nothing was executed.";
         QUERY_TOO_DEEP, 400, "query_too_deep", "The GraphQL request is nested too deep.",
             "`extensions` gives its `depth` and the `limit`. Ask for what lies deeper in a request of its own. Nothing was executed.";
-        ANSWER_TOO_LARGE, 400, "answer_too_large", "The answer has too much text.",
-            "`detail` names the limit. Ask for fewer rows by `first`, and for long texts once.";
+        ANSWER_TOO_LARGE, 400, "answer_too_large", "The answer is too large.",
+            "`detail` names the limit. Ask for fewer rows by `first`, for fewer fields, and for long texts once. Mutations may have been executed: sent again with their keys, they give their answers.";
     }
 }
 

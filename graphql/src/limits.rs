@@ -60,7 +60,7 @@ pub(crate) const DIRECTIVES_MAX: usize = 10;
 
 /// Values in the answers of one HTTP request: fields, elements of lists, and type names, each as often as it is resolved. The cost takes lists
 /// to be short; this is where it was wrong by 25 times.
-pub const VALUES_MAX: usize = 250_000;
+pub const VALUES_MAX: u64 = 250_000;
 
 /// Bytes of text, names included, in the answers of one HTTP request: a full page of the longest descriptions twice over.
-pub const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const TEXT_BYTES_MAX: u64 = 32 * 1024 * 1024;

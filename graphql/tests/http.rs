@@ -317,6 +317,15 @@ async fn statuses_are_those_of_graphql_over_http() {
             GRAPHQL,
             "unavailable",
         ),
+        // A whole number to the engine, but none of 32 bits: found when it is read.
+        (
+            None,
+            Some(JSON),
+            r#"{"query": "{ products(first: 4000000000) { nodes { id } } }"}"#,
+            200,
+            GRAPHQL,
+            "invalid_fields",
+        ),
         (
             None,
             Some(JSON),
@@ -346,6 +355,13 @@ async fn statuses_are_those_of_graphql_over_http() {
         } else {
             let executed = matches!(*expected, "not_found" | "invalid_fields" | "unavailable");
             assert_eq!(answer.get("data").is_some(), executed, "{answer}");
+            if let Some(data) = answer.get("data") {
+                let fields = data.as_object().unwrap();
+                assert!(
+                    fields.len() == 1 && fields.values().all(serde_json::Value::is_null),
+                    "what fails is null: {answer}"
+                );
+            }
             assert!(
                 answer["errors"][0]["extensions"]["requestId"]
                     .as_str()

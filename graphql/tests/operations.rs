@@ -490,36 +490,3 @@ async fn a_product_is_the_same_json_in_graphql_as_elsewhere() {
         "{answer}"
     );
 }
-
-#[tokio::test]
-async fn long_texts_are_not_gathered_without_end() {
-    let world = World::new().await;
-    let mut input = product_json("A", 1);
-    input["description"] = json!("x".repeat(60_000));
-    let upserted = world.ask(UPSERT, json!({"input": input, "key": "k"})).await;
-    let id = &upserted["data"]["productUpsert"]["product"]["id"];
-    let times = |times: usize| {
-        let fields: Vec<_> = (0..times)
-            .map(|place| format!("a{place}: description"))
-            .collect();
-        let fields = fields.join(" ");
-        format!(
-            "query($id: ID!) {{ product(id: $id) {{ {fields} }} other: product(id: $id) {{ title }} }}"
-        )
-    };
-    let fine = world
-        .ask(
-            &times(graphql::TEXT_BYTES_MAX / 60_000 - 1),
-            json!({"id": id}),
-        )
-        .await;
-    assert!(fine.get("errors").is_none());
-    let answer = world
-        .ask(
-            &times(graphql::TEXT_BYTES_MAX / 60_000 + 2),
-            json!({"id": id}),
-        )
-        .await;
-    assert_eq!(code(&answer), "answer_too_large");
-    assert_eq!(answer["errors"][0]["path"][0], "product");
-}
