@@ -3,16 +3,15 @@
 //! The parser descends into brackets by recursion before it counts anything, so that a document of nothing but brackets would exhaust the stack. This
 //! looks at the bytes once and recurses nowhere.
 
-use async_graphql::{Value, Variables};
 use kernel::problem::Problem;
 
 use crate::{
     fault::INVALID_QUERY,
-    limits::{BRACKETS_MAX, DOCUMENT_BYTES_MAX, VARIABLE_USE_BYTES_MAX},
+    limits::{BRACKETS_MAX, DOCUMENT_BYTES_MAX},
 };
 
-/// Refuses a document that is too large or too deep to be parsed, or that uses large variables too often.
-pub(crate) fn check(document: &str, variables: &Variables) -> Result<(), Problem> {
+/// Refuses a document that is too large or too deep to be parsed.
+pub(crate) fn check(document: &str) -> Result<(), Problem> {
     if document.len() > DOCUMENT_BYTES_MAX {
         return Err(Problem::new(
             &INVALID_QUERY,
@@ -27,30 +26,7 @@ pub(crate) fn check(document: &str, variables: &Variables) -> Result<(), Problem
             format!("Brackets may be nested {BRACKETS_MAX} deep at most."),
         ));
     }
-    let uses = document.bytes().filter(|&byte| byte == b'$').count();
-    let bytes: usize = variables.values().map(weight).sum();
-    if bytes.saturating_mul(uses) > VARIABLE_USE_BYTES_MAX {
-        return Err(Problem::new(
-            &INVALID_QUERY,
-            "The variables are too large to be used this often.",
-        ));
-    }
     Ok(())
-}
-
-/// About how many bytes a value takes; never less than a byte an element. JSON nests 128 deep at most.
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 1,
-        Value::List(elements) => 1 + elements.iter().map(weight).sum::<usize>(),
-        Value::Object(fields) => {
-            1 + fields
-                .iter()
-                .map(|(name, value)| name.len() + weight(value))
-                .sum::<usize>()
-        }
-        _ => 8,
-    }
 }
 
 /// How deep brackets go outside of strings and comments.

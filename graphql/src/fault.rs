@@ -3,7 +3,7 @@
 //! A [`Fault`] can only be made from a [`Problem`], and has no `Display`: the engine would take that for a message to the client. Internal causes
 //! travel with the error to [`finish`], which logs them once.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use async_graphql::{ErrorExtensionValues, Pos, ServerError, Value};
 use kernel::{
@@ -12,7 +12,7 @@ use kernel::{
     problem::{self, FieldError, Problem},
 };
 
-use crate::limits::ERRORS_MAX;
+use crate::limits::{ECHO_CHARACTERS_MAX, ERRORS_MAX, MESSAGE_CHARACTERS_MAX};
 
 mod problems {
     kernel::problem_types! {
@@ -22,8 +22,8 @@ mod problems {
             "`extensions` gives its `cost` and the `limit`. Ask for fewer rows by `first`, for fewer fields, or in several requests. Nothing was executed.";
         QUERY_TOO_DEEP, 400, "query_too_deep", "The GraphQL request is nested too deep.",
             "`extensions` gives its `depth` and the `limit`. Ask for what lies deeper in a request of its own. Nothing was executed.";
-        ANSWER_TOO_LARGE, 400, "answer_too_large", "The answer has too much text.",
-            "`detail` names the limit. Ask for fewer rows by `first`, and for long texts once.";
+        ANSWER_TOO_LARGE, 400, "answer_too_large", "The answer is too large.",
+            "`detail` names the limit. Ask for fewer rows by `first`, for fewer fields, and for long texts once. Mutations may have been executed: sent again with their keys, they give their answers.";
     }
 }
 
@@ -113,6 +113,18 @@ fn field_error(error: &FieldError) -> Value {
     Value::from_json(json).unwrap_or_default()
 }
 
+/// The beginning of what a client has sent, as far as an error repeats it.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    beginning(text, ECHO_CHARACTERS_MAX)
+}
+
+fn beginning(text: &str, characters: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// Gives every error its code, status and request id, and logs causes of ours. What the engine itself finds has no code yet: without a
 /// path it is about the document, with one it is about an argument.
 pub(crate) fn finish(errors: &mut Vec<ServerError>, request: RequestId) {
@@ -129,6 +141,10 @@ pub(crate) fn finish(errors: &mut Vec<ServerError>, request: RequestId) {
             // A batch of a loader fails for many fields at once: one cause, one line.
             logged.push(problem);
             log(problem, request);
+        }
+        // The engine's own messages repeat names and values in full.
+        if let Cow::Owned(message) = beginning(&error.message, MESSAGE_CHARACTERS_MAX) {
+            error.message = message;
         }
         let kind = if error.path.is_empty() {
             &INVALID_QUERY

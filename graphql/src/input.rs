@@ -10,6 +10,8 @@ use kernel::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::fault::shortened;
+
 /// An input object, read by the same rules as a REST body: the same defaults, and every fault at once with its pointer below the argument. What does not
 /// fit the schema is refused before, by the engine.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub(crate) fn id<T: Kind>(text: &str) -> Result<Id<T>, Problem> {
     text.parse().map_err(|error| {
         Problem::new(
             &problem::NOT_FOUND,
-            format!("There is no {text:?}: an id here {error}."),
+            format!("There is no {:?}: an id here {error}.", shortened(text)),
         )
     })
 }

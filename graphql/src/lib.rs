@@ -25,7 +25,7 @@ pub use fault::PROBLEM_TYPES;
 pub use http::{GRAPHQL_RESPONSE_JSON, router};
 pub use limits::{
     BATCH_MAX, BODY_BYTES_MAX, COST_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, INTROSPECTION_DEPTH_MAX,
-    LIST_ELEMENTS_ASSUMED, MUTATION_COST, NESTING_MAX, TEXT_BYTES_MAX,
+    LIST_ELEMENTS_ASSUMED, MUTATION_COST, NESTING_MAX, TEXT_BYTES_MAX, VALUES_MAX,
 };
 pub use root_field::{ROOT_FIELDS, RootField, RootKind};
 pub use schema::{Answer, Request, Schema, Services, schema, sdl};

@@ -37,8 +37,8 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a request's body, as for REST: a product of 250 variants and long texts stays below.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Bytes of variables, each counted as often as the document may use it: validation copies them at every use.
-pub(crate) const VARIABLE_USE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of names, literals and variables, each as often as it is used once fragments are spread: validation and execution copy them at every use.
+pub(crate) const USED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Operations of one HTTP request.
 pub const BATCH_MAX: usize = 10;
@@ -49,8 +49,18 @@ pub(crate) const TRANSACTIONS_MAX: usize = 2;
 /// Errors that one answer lists; a document can have one at every byte.
 pub(crate) const ERRORS_MAX: usize = 100;
 
+/// Characters of an error's message.
+pub(crate) const MESSAGE_CHARACTERS_MAX: usize = 1_000;
+
+/// Characters of what a client has sent that an error of ours repeats: an id with room to spare.
+pub(crate) const ECHO_CHARACTERS_MAX: usize = 64;
+
 /// Directives on one field, fragment or operation.
 pub(crate) const DIRECTIVES_MAX: usize = 10;
 
-/// Bytes of text in one operation's answer: a full page of the longest descriptions twice over.
-pub const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Values in the answers of one HTTP request: fields, elements of lists, and type names, each as often as it is resolved. The cost takes lists
+/// to be short; this is where it was wrong by 25 times.
+pub const VALUES_MAX: u64 = 250_000;
+
+/// Bytes of text, names included, in the answers of one HTTP request: a full page of the longest descriptions twice over.
+pub const TEXT_BYTES_MAX: u64 = 32 * 1024 * 1024;

@@ -7,10 +7,9 @@
 use std::{collections::HashMap, convert::Infallible};
 
 use async_graphql::{
-    Positioned, Value, Variables,
+    Pos, Value, Variables,
     parser::types::{
-        DocumentOperations, ExecutableDocument, Field, OperationDefinition, OperationType,
-        Selection, SelectionSet,
+        ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet,
     },
 };
 use kernel::{
@@ -19,22 +18,42 @@ use kernel::{
 };
 
 use crate::{
-    fault::{INVALID_QUERY, QUERY_TOO_DEEP, request_error},
+    fault::{INVALID_QUERY, QUERY_TOO_DEEP, request_error, shortened},
     limits::{
         DEPTH_MAX, INTROSPECTION_DEPTH_MAX, INTROSPECTION_LISTS_MAX, LIST_ELEMENTS_ASSUMED,
-        MUTATION_COST, NESTING_MAX, SELECTIONS_MAX,
+        MUTATION_COST, NESTING_MAX, SELECTIONS_MAX, USED_BYTES_MAX,
     },
     shape::{Shape, TypeShape},
 };
 
+mod chosen;
+mod weight;
+
+use chosen::{choose, required_variables};
+use weight::{Scales, Weights, bytes};
+
 /// What an operation is and costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Measured {
     /// What it costs.
     pub(crate) cost: u64,
     /// Whether it is a mutation.
     pub(crate) mutation: bool,
+    /// The document's fields that ask for type names, by their positions.
+    pub(crate) type_names: HashMap<Pos, TypeNames>,
 }
+
+/// How often `__typename` stands in a selection set, with fragments spread. The engine resolves it without a word to anybody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TypeNames {
+    /// How often.
+    pub(crate) values: u64,
+    /// What these are to the answer.
+    pub(crate) bytes: u64,
+}
+
+/// Bytes that a type's name has at most.
+const TYPE_NAME_BYTES: u64 = 24;
 
 /// The names under which the root types go.
 const QUERY: &str = "Query";
@@ -49,18 +68,27 @@ pub(crate) fn measure(
     variables: &Variables,
 ) -> Result<Measured, async_graphql::ServerError> {
     let chosen = choose(document, operation_name).map_err(|problem| request_error(problem, &[]))?;
+    let given = weight::of_variables(variables);
+    let none = Weights::new();
     let mut measured = None;
     let mut selections = 0_u64;
+    let mut used = 0_u64;
+    let mut type_names = HashMap::new();
     // The others are not executed, but validation walks through them.
     for (_, operation) in document.operations.iter() {
+        let executed = std::ptr::eq(operation, chosen);
         let mut measuring = Measuring {
             shape,
             document,
             operation: &operation.node,
             variables,
+            // Validation copies the request's variables for the operation that they are for, and for no other.
+            scales: Scales::of(if executed { &given } else { &none }, &operation.node),
             fragments: HashMap::new(),
+            type_names: HashMap::new(),
         };
         let extent = measuring.operation()?;
+        type_names.extend(measuring.type_names);
         selections = selections.saturating_add(extent.selections);
         if selections > SELECTIONS_MAX {
             let detail = format!(
@@ -68,70 +96,27 @@ pub(crate) fn measure(
             );
             return Err(request_error(Problem::new(&INVALID_QUERY, detail), &[]));
         }
-        if std::ptr::eq(operation, chosen) {
+        used = used.saturating_add(extent.used);
+        if used > USED_BYTES_MAX {
+            let detail = "The document's names and literals, or its variables, are too large to be used this often.";
+            return Err(request_error(Problem::new(&INVALID_QUERY, detail), &[]));
+        }
+        if executed {
             required_variables(&operation.node, variables)
                 .map_err(|problem| request_error(problem, &[]))?;
-            measured = Some(Measured {
-                cost: extent.cost,
-                mutation: operation.node.ty == OperationType::Mutation,
-            });
+            measured = Some((extent.cost, operation.node.ty == OperationType::Mutation));
         }
     }
-    measured.ok_or_else(|| {
+    let (cost, mutation) = measured.ok_or_else(|| {
         request_error(
             Problem::new(&INVALID_QUERY, "The document has no operation."),
             &[],
         )
-    })
-}
-
-fn choose<'d>(
-    document: &'d ExecutableDocument,
-    name: Option<&str>,
-) -> Result<&'d Positioned<OperationDefinition>, Problem> {
-    match (&document.operations, name) {
-        (DocumentOperations::Single(operation), None) => Ok(operation),
-        (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => operations
-            .values()
-            .next()
-            .ok_or_else(|| Problem::new(&INVALID_QUERY, "The document has no operation.")),
-        (DocumentOperations::Multiple(_), None) => Err(Problem::new(
-            &INVALID_QUERY,
-            "The document has several operations: `operationName` must say which.",
-        )),
-        (DocumentOperations::Multiple(operations), Some(name)) if operations.contains_key(name) => {
-            operations
-                .get(name)
-                .ok_or_else(|| Problem::new(&INVALID_QUERY, "The document has no operation."))
-        }
-        (_, Some(name)) => Err(Problem::new(
-            &INVALID_QUERY,
-            format!("The document has no operation {name:?}."),
-        )),
-    }
-}
-
-/// The engine would notice a missing variable only when a field asks for it, with others executed already.
-fn required_variables(
-    operation: &OperationDefinition,
-    variables: &Variables,
-) -> Result<(), Problem> {
-    let missing = operation
-        .variable_definitions
-        .iter()
-        .map(|definition| &definition.node)
-        .find(|definition| {
-            let given = variables
-                .get(&definition.name.node)
-                .or(definition.default_value.as_ref().map(|value| &value.node));
-            !definition.var_type.node.nullable && given.is_none_or(|value| *value == Value::Null)
-        });
-    missing.map_or(Ok(()), |definition| {
-        let detail = format!(
-            "The variable `${}` must be given: it is `{}`.",
-            definition.name.node, definition.var_type.node
-        );
-        Err(Problem::new(&INVALID_QUERY, detail))
+    })?;
+    Ok(Measured {
+        cost,
+        mutation,
+        type_names,
     })
 }
 
@@ -149,6 +134,10 @@ struct Extent {
     nesting: u32,
     /// Under `__schema` and `__type`: lists of members below one another.
     lists: u32,
+    /// Bytes of names, literals and variables, each as often as it is used.
+    used: u64,
+    /// Of the set itself, with fragments spread.
+    type_names: TypeNames,
 }
 
 impl Extent {
@@ -160,6 +149,14 @@ impl Extent {
             depth: self.depth.max(other.depth),
             nesting: self.nesting.max(other.nesting),
             lists: self.lists.max(other.lists),
+            used: self.used.saturating_add(other.used),
+            type_names: TypeNames {
+                values: self
+                    .type_names
+                    .values
+                    .saturating_add(other.type_names.values),
+                bytes: self.type_names.bytes.saturating_add(other.type_names.bytes),
+            },
         }
     }
 }
@@ -181,8 +178,10 @@ struct Measuring<'d> {
     document: &'d ExecutableDocument,
     operation: &'d OperationDefinition,
     variables: &'d Variables,
+    scales: Scales<'d>,
     /// `None` while it is being measured: whoever meets it then has found a cycle.
     fragments: HashMap<Spread<'d>, Option<Extent>>,
+    type_names: HashMap<Pos, TypeNames>,
 }
 
 type Refused = async_graphql::ServerError;
@@ -203,6 +202,8 @@ impl<'d> Measuring<'d> {
         extent.cost = extent
             .cost
             .saturating_add(extent.fields.saturating_mul(field_cost));
+        let directives = self.scales.directives(&self.operation.directives);
+        extent.used = extent.used.saturating_add(directives);
         if extent.depth > DEPTH_MAX {
             let detail = format!(
                 "The query goes {} fields deep; {DEPTH_MAX} are allowed.",
@@ -231,7 +232,7 @@ impl<'d> Measuring<'d> {
         nesting(level)?;
         let mut sum = Extent::default();
         for selection in &set.items {
-            let extent = match &selection.node {
+            let mut extent = match &selection.node {
                 Selection::Field(field) => self.field(&field.node, parent, elements, level)?,
                 Selection::InlineFragment(fragment) => {
                     let condition = fragment
@@ -254,6 +255,14 @@ impl<'d> Measuring<'d> {
                     level,
                 )?,
             };
+            extent.used = extent.used.saturating_add(match &selection.node {
+                Selection::Field(field) => self.scales.field(&field.node),
+                Selection::InlineFragment(fragment) => {
+                    self.scales.directives(&fragment.node.directives)
+                }
+                Selection::FragmentSpread(spread) => bytes(spread.node.fragment_name.node.len())
+                    .saturating_add(self.scales.directives(&spread.node.directives)),
+            });
             sum = sum.beside(extent);
         }
         sum.nesting += 1;
@@ -290,7 +299,7 @@ impl<'d> Measuring<'d> {
                 Ok(*known)
             }
             Some(None) => {
-                let detail = format!("The fragment `{name}` is part of itself.");
+                let detail = format!("The fragment `{}` is part of itself.", shortened(name));
                 Err(request_error(Problem::new(&INVALID_QUERY, detail), &[]))
             }
             None => {
@@ -348,8 +357,24 @@ impl<'d> Measuring<'d> {
             fields: 1,
             selections: below.selections.saturating_add(1),
             depth: below.depth.saturating_add(1),
+            used: below.used.saturating_mul(times),
+            type_names: self.type_names(field, below),
             ..below
         })
+    }
+
+    /// Notes how many type names are asked for below a field, and says whether it asks for one itself.
+    fn type_names(&mut self, field: &Field, below: Extent) -> TypeNames {
+        if below.type_names != TypeNames::default() {
+            self.type_names.insert(field.name.pos, below.type_names);
+        }
+        if field.name.node != "__typename" {
+            return TypeNames::default();
+        }
+        TypeNames {
+            values: 1,
+            bytes: TYPE_NAME_BYTES.saturating_add(bytes(field.response_key().node.len())),
+        }
     }
 
     /// A field under `__schema` or `__type`, or one of these themselves: what lies below has a depth of its own, which does not count for the query's.
@@ -399,6 +424,8 @@ impl<'d> Measuring<'d> {
             depth: if begins { 1 } else { depth },
             lists: if begins { 0 } else { lists },
             nesting: below.nesting,
+            used: below.used.saturating_mul(times),
+            type_names: self.type_names(field, below),
         })
     }
 

@@ -15,7 +15,7 @@ use kernel::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
-    answer_size::AnswerSize,
+    answer_size::{AnswerSize, Gathered, Gathering},
     document,
     fault::{INVALID_QUERY, QUERY_TOO_COSTLY, finish, request_error},
     limits::{BATCH_MAX, COST_MAX, DIRECTIVES_MAX, NESTING_MAX},
@@ -138,7 +138,8 @@ impl Schema {
         })
     }
 
-    /// Executes requests one after the other. Their costs are added up first: together they are within the limit, or none is executed.
+    /// Executes requests one after the other. Their costs are added up first: together they are within the limit, or none is executed. Their answers
+    /// are counted together too: after one that was too large, none is executed.
     pub(crate) async fn execute_all(
         &self,
         actor: &Actor,
@@ -164,6 +165,7 @@ impl Schema {
             total.saturating_add(measured.cost)
         });
         let actor = Arc::new(actor.clone());
+        let gathered = Arc::new(Gathered::default());
         let mut answers = Vec::with_capacity(prepared.len());
         for Prepared { request, outcome } in prepared {
             answers.push(match outcome {
@@ -172,8 +174,18 @@ impl Schema {
                     refused(too_costly(total), Some(measured.cost), &actor)
                 }
                 Ok((document, variables, measured)) => {
-                    let response = self.run(&actor, request, document, variables).await;
-                    executed(response, measured.cost, &actor)
+                    let Measured {
+                        cost, type_names, ..
+                    } = measured;
+                    if let Some(error) = gathered.refusal() {
+                        refused(error, Some(cost), &actor)
+                    } else {
+                        let gathering = Gathering::new(Arc::clone(&gathered), type_names);
+                        let response = self
+                            .run(&actor, request, document, variables, gathering)
+                            .await;
+                        executed(response, cost, &actor)
+                    }
                 }
             });
         }
@@ -196,8 +208,7 @@ impl Schema {
         variables: &Variables,
         allowed: Allowed,
     ) -> Result<(ExecutableDocument, Measured), ServerError> {
-        document::check(&request.query, variables)
-            .map_err(|problem| request_error(problem, &[]))?;
+        document::check(&request.query).map_err(|problem| request_error(problem, &[]))?;
         let document = async_graphql::parser::parse_query(&request.query)?;
         let measured = measure(
             &self.shape,
@@ -221,7 +232,9 @@ impl Schema {
         request: Request,
         document: ExecutableDocument,
         variables: Variables,
+        gathering: Gathering,
     ) -> Response {
+        let gathering = Arc::new(gathering);
         let Services {
             database, keyring, ..
         } = self.services.clone();
@@ -229,10 +242,11 @@ impl Schema {
         let mut prepared = async_graphql::Request::new(request.query)
             .variables(variables)
             .data(loader::loaders(reader.clone()))
-            .data(reader);
+            .data(reader)
+            .data(Arc::clone(&gathering));
         prepared.operation_name = request.operation_name;
         prepared.set_parsed_query(document);
-        self.engine.execute(prepared).await
+        gathering.finish(self.engine.execute(prepared).await)
     }
 }
 

@@ -289,6 +289,39 @@ async fn statuses_are_those_of_graphql_over_http() {
             None,
             Some(JSON),
             r#"{"query": "{ products(updatedAfter: \"x\") { nodes { id } } }"}"#,
+            400,
+            GRAPHQL,
+            "invalid_query",
+        ),
+        (
+            None,
+            Some(JSON),
+            r#"{"query": "query($t: DateTime) { products(updatedAfter: $t) { nodes { id } } }", "variables": {"t": "2026-02-30T00:00:00Z"}}"#,
+            400,
+            GRAPHQL,
+            "invalid_query",
+        ),
+        (
+            None,
+            Some(JSON),
+            r#"{"query": "query($t: DateTime = 7) { products(updatedAfter: $t) { nodes { id } } }"}"#,
+            400,
+            GRAPHQL,
+            "invalid_query",
+        ),
+        (
+            None,
+            Some(JSON),
+            r#"{"query": "{ products(updatedAfter: \"2026-02-28T00:00:00+01:00\") { nodes { id } } }"}"#,
+            200,
+            GRAPHQL,
+            "unavailable",
+        ),
+        // A whole number to the engine, but none of 32 bits: found when it is read.
+        (
+            None,
+            Some(JSON),
+            r#"{"query": "{ products(first: 4000000000) { nodes { id } } }"}"#,
             200,
             GRAPHQL,
             "invalid_fields",
@@ -322,6 +355,13 @@ async fn statuses_are_those_of_graphql_over_http() {
         } else {
             let executed = matches!(*expected, "not_found" | "invalid_fields" | "unavailable");
             assert_eq!(answer.get("data").is_some(), executed, "{answer}");
+            if let Some(data) = answer.get("data") {
+                let fields = data.as_object().unwrap();
+                assert!(
+                    fields.len() == 1 && fields.values().all(serde_json::Value::is_null),
+                    "what fails is null: {answer}"
+                );
+            }
             assert!(
                 answer["errors"][0]["extensions"]["requestId"]
                     .as_str()

@@ -149,6 +149,85 @@ async fn large_variables_are_not_used_hundreds_of_times() {
 }
 
 #[tokio::test]
+async fn what_is_long_counts_as_often_as_its_fragment_is_spread() {
+    let spread = |operation: &str, fragment: &str| {
+        format!(
+            "query{operation} {{ {} }} fragment F on Query {{ {fragment} }}",
+            "...F ".repeat(1_000)
+        )
+    };
+    let variable = spread("($id: ID!)", "product(id: $id) { id }");
+    refused_as(
+        variable.clone(),
+        json!({"id": "x".repeat(100_000)}),
+        "invalid_query",
+    )
+    .await;
+    let in_directive = spread("($if: Boolean!)", "__typename @skip(if: $if)");
+    refused_as(
+        in_directive,
+        json!({"if": "x".repeat(100_000)}),
+        "invalid_query",
+    )
+    .await;
+    let long = "x".repeat(30_000);
+    for (operation, fragment) in [
+        (
+            format!("($id: ID = \"{long}\")"),
+            "products(after: $id) { nodes { id } }".to_owned(),
+        ),
+        (String::new(), format!("product(id: \"{long}\") {{ id }}")),
+        (String::new(), format!("{long}: __typename")),
+        (String::new(), format!("... @{long} {{ __typename }}")),
+    ] {
+        refused_as(spread(&operation, &fragment), json!({}), "invalid_query").await;
+    }
+    // Beside the operation that is executed, literals are copied and variables are not.
+    let literal = spread("", &format!("product(id: \"{long}\") {{ id }}"));
+    for (beside, expected) in [(&literal, 400), (&variable, 200)] {
+        let beside = beside.replacen("query", "query A", 1);
+        let body = json!({"query": format!("{beside} query Fine {{ __typename }}"), "operationName": "Fine", "variables": {"id": "x".repeat(100_000)}});
+        let (status, answer) = ask(body).await;
+        assert_eq!(status.as_u16(), expected, "{}", answer["errors"]);
+    }
+    // What is long and used once, or short and used often, is executed.
+    for query in [
+        "query($id: ID!) { product(id: $id) { id } }".to_owned(),
+        variable.replace("...F ", "").replacen('{', "{ ...F", 1),
+    ] {
+        let variables = json!({"id": "x".repeat(1_900_000)});
+        let (status, answer) = ask(json!({"query": query, "variables": variables})).await;
+        assert_eq!((status.as_u16(), code(&answer)), (200, "not_found"));
+    }
+    let (status, answer) = ask(json!({"query": variable, "variables": {"id": "x"}})).await;
+    assert_eq!((status.as_u16(), code(&answer)), (200, "not_found"));
+}
+
+#[tokio::test]
+async fn errors_repeat_only_the_beginning_of_what_is_long() {
+    let long = "x\u{7f}".repeat(20_000);
+    let word = "x".repeat(20_000);
+    for body in [
+        json!({"query": "query($id: ID!) { product(id: $id) { id } }", "variables": {"id": long}}),
+        json!({"query": "query A { __typename }", "operationName": long}),
+        json!({"query": "query($status: ProductStatus) { products(status: $status) { nodes { id } } }", "variables": {"status": long}}),
+        json!({"query": format!("{{ {word} }}")}),
+        json!({"query": format!("{{ ...{word} }} fragment {word} on Query {{ ...{word} }}")}),
+        json!({"query": format!("query(${word}: Int!) {{ products(first: ${word}) {{ nodes {{ id }} }} }}")}),
+    ] {
+        let (_, answer) = ask(body).await;
+        let message = answer["errors"][0]["message"].as_str().unwrap();
+        assert!(
+            ["xx", "x\u{7f}", "x\\u{7f}"]
+                .iter()
+                .any(|begins| message.contains(begins)),
+            "it begins like what was sent: {message}"
+        );
+        assert!(message.len() < 1_100, "{}", message.len());
+    }
+}
+
+#[tokio::test]
 async fn directives_are_bounded_and_change_no_cost() {
     let query = format!("{{ __typename {} }}", "@skip(if: false) ".repeat(2_000));
     refused_as(query, json!({}), "invalid_query").await;

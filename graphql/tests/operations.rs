@@ -251,6 +251,50 @@ async fn a_failed_mutation_leaves_the_answers_of_those_beside_it() {
     );
 }
 
+#[tokio::test]
+async fn an_argument_that_can_not_be_read_is_found_before_anything_is_changed() {
+    let world = World::new().await;
+    let product = stocked(&world, "A", 10).await;
+    let query = |version: &str| {
+        format!(
+            "mutation($input: OrderInput!{}) {{
+            a: orderPlace(input: $input, idempotencyKey: \"a\") {{ replayed }}
+            b: orderCancel(id: \"ord_01jd3x5k8vfm7b2c9q0r4t6w8y\", idempotencyKey: \"b\", ifVersion: {version}) {{ replayed }} }}",
+            if version == "$version" { ", $version: Version" } else { "" }
+        )
+    };
+    for (version, variable) in [
+        ("0", json!(1)),
+        ("\"1\"", json!(1)),
+        ("1.5", json!(1)),
+        ("$version", json!(0)),
+        ("$version", json!(-1)),
+        ("$version", json!("1")),
+        ("$version", json!([1])),
+        ("$version", json!(u64::MAX)),
+    ] {
+        let variables = json!({"input": order_json(&product, 1), "version": variable});
+        let answer = world.ask(&query(version), variables).await;
+        assert_eq!(code(&answer), "invalid_query", "{version}: {answer}");
+        assert!(answer.get("data").is_none(), "{answer}");
+        let error = &answer["errors"][0];
+        assert_eq!(error["locations"][0]["line"], 3, "{answer}");
+        assert!(
+            error["message"].as_str().unwrap().contains("ifVersion"),
+            "{answer}"
+        );
+    }
+    let orders = world.ask("{ orders { nodes { id } } }", json!({})).await;
+    assert_eq!(orders["data"]["orders"]["nodes"], json!([]), "{orders}");
+    let fine = json!({"input": order_json(&product, 1), "version": i64::MAX});
+    let answer = world.ask(&query("$version"), fine).await;
+    assert_eq!(
+        (&answer["data"]["a"]["replayed"], code(&answer)),
+        (&json!(false), "not_found"),
+        "{answer}"
+    );
+}
+
 /// A document that asks for one root field, in a way that would succeed or fail by its arguments alone.
 fn document(field: &graphql::RootField, product: &str, order: &str) -> String {
     let selection = match field.name {
@@ -445,37 +489,4 @@ async fn a_product_is_the_same_json_in_graphql_as_elsewhere() {
         serde_json::to_value(&product).unwrap(),
         "{answer}"
     );
-}
-
-#[tokio::test]
-async fn long_texts_are_not_gathered_without_end() {
-    let world = World::new().await;
-    let mut input = product_json("A", 1);
-    input["description"] = json!("x".repeat(60_000));
-    let upserted = world.ask(UPSERT, json!({"input": input, "key": "k"})).await;
-    let id = &upserted["data"]["productUpsert"]["product"]["id"];
-    let times = |times: usize| {
-        let fields: Vec<_> = (0..times)
-            .map(|place| format!("a{place}: description"))
-            .collect();
-        let fields = fields.join(" ");
-        format!(
-            "query($id: ID!) {{ product(id: $id) {{ {fields} }} other: product(id: $id) {{ title }} }}"
-        )
-    };
-    let fine = world
-        .ask(
-            &times(graphql::TEXT_BYTES_MAX / 60_000 - 1),
-            json!({"id": id}),
-        )
-        .await;
-    assert!(fine.get("errors").is_none());
-    let answer = world
-        .ask(
-            &times(graphql::TEXT_BYTES_MAX / 60_000 + 2),
-            json!({"id": id}),
-        )
-        .await;
-    assert_eq!(code(&answer), "answer_too_large");
-    assert_eq!(answer["errors"][0]["path"][0], "product");
 }

@@ -163,6 +163,11 @@ impl async_graphql::ScalarType for Timestamp {
         }
     }
 
+    // Validation asks this: what can't be read is found before anything is executed, and mutations beside it are committed.
+    fn is_valid(value: &async_graphql::Value) -> bool {
+        matches!(value, async_graphql::Value::String(text) if text.parse::<Self>().is_ok())
+    }
+
     fn to_value(&self) -> async_graphql::Value {
         async_graphql::Value::String(self.to_string())
     }
@@ -225,6 +230,23 @@ mod tests {
             serde_json::to_string(&instant).unwrap(),
             "\"2026-11-01T12:30:00.250Z\""
         );
+    }
+
+    #[test]
+    fn only_times_are_times_in_graphql() {
+        use async_graphql::{ScalarType, Value};
+        for valid in ["2026-11-01T12:00:00Z", "2026-11-01T13:30:00.25+01:00"] {
+            assert!(Timestamp::is_valid(&Value::from(valid)), "{valid}");
+        }
+        for invalid in [
+            Value::from("x"),
+            Value::from(""),
+            Value::from("2026-02-30T00:00:00Z"),
+            Value::from(1_800_000_000),
+            Value::Null,
+        ] {
+            assert!(!Timestamp::is_valid(&invalid), "{invalid}");
+        }
     }
 
     #[test]

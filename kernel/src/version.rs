@@ -75,7 +75,37 @@ impl async_graphql::ScalarType for Version {
         }
     }
 
+    // Validation asks this: what can't be read is found before anything is executed, and mutations beside it are committed.
+    fn is_valid(value: &async_graphql::Value) -> bool {
+        <Self as async_graphql::ScalarType>::parse(value.clone()).is_ok()
+    }
+
     fn to_value(&self) -> async_graphql::Value {
         async_graphql::Value::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::{ScalarType, Value};
+
+    use super::*;
+
+    #[test]
+    fn only_positive_whole_numbers_are_versions_in_graphql() {
+        for valid in [1, 7, i64::MAX] {
+            assert!(Version::is_valid(&Value::from(valid)), "{valid}");
+        }
+        for invalid in [
+            Value::from(0),
+            Value::from(-1),
+            Value::from(u64::MAX),
+            Value::from(1.5),
+            Value::from("1"),
+            Value::Null,
+            Value::List(vec![Value::from(1)]),
+        ] {
+            assert!(!Version::is_valid(&invalid), "{invalid}");
+        }
     }
 }

@@ -282,14 +282,16 @@ fn the_operation_is_the_one_that_is_named() {
         named(Some("A")),
         Ok(Measured {
             cost: 1,
-            mutation: false
+            mutation: false,
+            type_names: HashMap::new(),
         })
     );
     assert_eq!(
         named(Some("B")),
         Ok(Measured {
             cost: 12,
-            mutation: true
+            mutation: true,
+            type_names: HashMap::new(),
         })
     );
     assert!(named(None).is_err() && named(Some("C")).is_err());
