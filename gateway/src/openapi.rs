@@ -20,6 +20,8 @@ mod examples;
 mod pages;
 mod webhooks;
 
+pub(crate) use webhooks::is_event_type;
+
 /// What is no operation's own.
 #[derive(Debug, OpenApi)]
 #[openapi(

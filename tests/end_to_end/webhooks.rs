@@ -648,3 +648,21 @@ async fn an_endpoint_is_sent_its_types_alone_and_nothing_once_deleted() {
         .await;
     assert_eq!(receiver.deliveries().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_can_not_wait_for_events_that_there_are_not() {
+    let stoa = Stoa::shared(STOA).await;
+    let client = stoa.client().await;
+    let types = json!(["order.placed", "order.shipped"]);
+    let input = json!({"url": null, "eventTypes": types});
+    let refused = client.post("/v1/webhook-endpoints", &input).await;
+    let problem = refused.expect(422);
+    assert_eq!(
+        problem["errors"][0]["pointer"], "/eventTypes/1",
+        "{problem}"
+    );
+    let (endpoint, _) = client.endpoint(None, &["order.placed"]).await;
+    let path = format!("/v1/webhook-endpoints/{endpoint}");
+    let refused = client.patch(&path, &json!({"eventTypes": types})).await;
+    assert_eq!(refused.slug(), "invalid_fields");
+}

@@ -14,6 +14,7 @@ use kernel::{
     id::{AppId, Id, Kind, MerchantId},
     keyring::Keyring,
     page::{Page, PageRequest},
+    problem::FieldError,
     scope::Scope,
     validation::{Faults, Validate},
 };
@@ -260,6 +261,29 @@ pub struct Setting {
     pub keyring: Arc<Keyring>,
     /// Which URLs are allowed.
     pub policy: AddressPolicy,
+    /// Whether there are events of this type: an endpoint that waits for others would wait for ever.
+    pub is_event_type: fn(&str) -> bool,
+}
+
+impl Setting {
+    fn check_event_types(&self, kinds: Option<&[String]>) -> Result<(), Error> {
+        let unknown = kinds
+            .into_iter()
+            .flatten()
+            .zip(0_usize..)
+            .filter(|(kind, _)| !(self.is_event_type)(kind));
+        let errors: Vec<_> = unknown
+            .map(|(_, place)| {
+                let pointer = format!("/eventTypes/{place}");
+                FieldError::at(pointer, "unknown", "must be a type of event that the API's description lists, such as order.placed")
+            })
+            .collect();
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::InvalidFields(errors))
+        }
+    }
 }
 
 /// The endpoints that an actor sees: its app's, and all of them with `merchant:admin`.

@@ -45,7 +45,7 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Fields that are wrong by what the operator allows, each with its pointer.
-    #[error("{} fields are not valid", .0.len())]
+    #[error("{}", kernel::problem::sentence(.0))]
     InvalidFields(Vec<FieldError>),
     /// The stream no longer holds what was asked for.
     #[error("the oldest sequence still kept is {oldest}")]

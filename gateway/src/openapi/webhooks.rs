@@ -99,6 +99,11 @@ const EVENTS: &[(&str, Option<&str>, &str)] = &[
     ),
 ];
 
+/// Whether this version sends events of a type.
+pub(crate) fn is_event_type(kind: &str) -> bool {
+    EVENTS.iter().any(|(known, ..)| *known == kind)
+}
+
 /// Adds the section.
 pub(super) fn add(document: &mut Value) {
     let webhooks: Map<String, Value> = EVENTS

@@ -57,6 +57,7 @@ impl Services {
         endpoint::Setting {
             keyring: self.keyring.clone(),
             policy: self.address_policy,
+            is_event_type: crate::openapi::is_event_type,
         }
     }
 }

@@ -63,6 +63,7 @@ impl Operation for Create {
         Call { actor, now }: Call<'_>,
     ) -> Result<CreatedEndpoint, Error> {
         let Self { input, setting } = self;
+        setting.check_event_types(input.event_types.as_deref())?;
         let grant: Option<GrantId> = match input.owner {
             Owner::Grant => Some(actor.grant),
             Owner::Merchant => {
@@ -160,6 +161,8 @@ impl Operation for Update {
             .and_then(Option::as_deref)
             .map(|url| checked_url(url, self.setting.policy))
             .transpose()?;
+        let kinds = change.event_types.as_ref().and_then(Option::as_deref);
+        self.setting.check_event_types(kinds)?;
         let before = store::lock(tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;

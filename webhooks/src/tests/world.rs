@@ -175,6 +175,7 @@ impl World {
         Setting {
             keyring: Arc::clone(&self.keyring),
             policy: POLICY,
+            is_event_type: |_| true,
         }
     }
 
