@@ -12,7 +12,7 @@ pub enum Error {
     #[error("access token refused: {0}")]
     Token(#[from] TokenFault),
     /// Fields of an input are wrong.
-    #[error("{} fields are not valid", .0.len())]
+    #[error("{}", kernel::problem::sentence(.0))]
     InvalidFields(Vec<FieldError>),
     /// There is no such merchant, app or grant.
     #[error("there is no {noun} {id}")]

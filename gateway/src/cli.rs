@@ -61,8 +61,13 @@ pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sy
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_));
-    start_log(&cli.logging, if quiet { "error" } else { "info" });
+    let filter = match cli.command {
+        Command::Demo(_) => "error",
+        // Notices of PostgreSQL are nobody's business.
+        Command::Serve(_) => "info,sqlx=warn",
+        _ => "warn",
+    };
+    start_log(&cli.logging, filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

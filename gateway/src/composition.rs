@@ -41,6 +41,14 @@ pub enum OpenError {
     /// `STOA_DATABASE_URL` is no address of a PostgreSQL.
     #[error("STOA_DATABASE_URL can't be read: {0}")]
     DatabaseUrl(#[source] sqlx::Error),
+    /// The data directory has no database.
+    #[error(
+        "there is no Stoa in {path}: name the server's directory by --data-dir or STOA_DATA_DIR, or start `stoa serve` there first"
+    )]
+    NothingThere {
+        /// The directory.
+        path: std::path::PathBuf,
+    },
     /// The schema can't be brought up to date.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -71,7 +79,13 @@ impl Foundation {
     }
 
     /// As [`open`](Self::open), but beside a server that already runs the private PostgreSQL of this data directory.
+    /// Makes no new database: a merchant in one that nobody serves would help nobody.
     pub async fn open_beside(storage: &Storage) -> Result<Self, OpenError> {
+        if storage.database_url.is_none() && !storage.data_dir.join("postgres").exists() {
+            return Err(OpenError::NothingThere {
+                path: storage.data_dir.clone(),
+            });
+        }
         match Self::open(storage).await {
             Err(OpenError::PrivatePostgres(error @ private_postgres::Error::InUse { .. })) => {
                 let options = private_postgres::running(&storage.data_dir).ok_or(error)?;

@@ -118,7 +118,7 @@ pub struct Delivery {
 /// How to log; for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Logging {
-    /// What to log, such as `info` or `webhooks=debug,info`. Default: `info`; for the demo `error`, because its story is on the same terminal.
+    /// What to log, such as `info` or `webhooks=debug,info`. Default: `info` for `serve`, `error` for the demo, whose story is on the same terminal, else `warn`.
     #[arg(long, env = "STOA_LOG", value_parser = log_filter, global = true)]
     pub log: Option<String>,
 

@@ -107,6 +107,15 @@ impl FieldError {
     }
 }
 
+/// What is wrong with fields, in one line, for logs and terminals: `/name must not be empty; /scope must …`.
+pub fn sentence(errors: &[FieldError]) -> String {
+    let each = errors.iter().map(|error| {
+        let place = error.pointer.as_ref().or(error.parameter.as_ref());
+        format!("{} {}", place.map_or("", String::as_str), error.detail)
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
 /// What went wrong this time.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {detail}", kind.slug)]

@@ -92,7 +92,7 @@ impl fmt::Display for Scope {
 
 /// A text that is no scope's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no scope {0:?}")]
+#[error("there is no scope {0:?}; there are, with a space between: {all}", all = ScopeSet::all())]
 pub struct UnknownScope(pub String);
 
 impl FromStr for Scope {

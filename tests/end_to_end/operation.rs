@@ -218,3 +218,20 @@ async fn a_worker_tells_how_it_is_and_serves_nothing_else() {
     client.get("/healthz").await.expect(200);
     assert_eq!(client.get("/v1/orders").await.status, 404);
 }
+
+#[test]
+fn a_command_makes_no_database_where_there_is_no_server() {
+    let nowhere = std::env::temp_dir().join(format!("stoa-nowhere-{}", new_key()));
+    let refused = std::process::Command::new(STOA)
+        .args(["merchant", "create", "--name", "A", "--data-dir"])
+        .arg(&nowhere)
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        complaint.contains("there is no Stoa in") && complaint.contains("--data-dir"),
+        "{complaint}"
+    );
+    assert!(!nowhere.exists());
+}

@@ -92,7 +92,7 @@ pub(super) struct TokenError {
             headers(("Cache-Control" = String, description = "`no-store`."))),
         (status = 400, description = "The request, its resource or its scope is refused.", body = TokenError,
             example = json!({"error": "invalid_target", "error_description":
-                "The resource must be one merchant, as {issuer}/merchants/{merchantId}, who has a living grant for this client."})),
+                "The resource must be one merchant, as {issuer}/merchants/{merchantId} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."})),
         (status = 401, description = "The client id or the client secret is wrong.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
         (status = 500, description = "Something went wrong on our side.", body = TokenError,

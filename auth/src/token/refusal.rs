@@ -21,7 +21,7 @@ pub enum Refusal {
     UnsupportedGrantType,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
-        "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}}, who has a living grant for this client."
+        "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."
     )]
     InvalidTarget,
     /// A scope that does not exist, or none that is granted.

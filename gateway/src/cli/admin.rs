@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use kernel::{
     clock::Timestamp,
     id::{AppId, GrantId, LocationId, MerchantId, RequestId},
-    scope::ScopeSet,
+    scope::{Scope, ScopeSet},
 };
 use serde_json::{Value, json};
 
@@ -153,6 +153,11 @@ impl Grant {
                 let foundation = Foundation::open_beside(&output.storage).await?;
                 let grant = foundation.grant(merchant, app, input).await?;
                 foundation.close().await;
+                if scope.allows(Scope::OrdersPiiRead) != personal_data {
+                    tracing::warn!(
+                        "names, addresses and contacts take both --personal-data and the scope orders.pii:read"
+                    );
+                }
                 output.print(&serde_json::to_value(grant)?)
             }
             Self::Revoke {
