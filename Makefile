@@ -9,7 +9,9 @@ export SQLX_OFFLINE = true
 
 demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, ARGS="--catalog FILE" for your own catalog.
 	scripts/install-postgres
-	$(CARGO) run --quiet --profile demo -p gateway -- demo $(ARGS)
+	@echo "Building Stoa; the first time takes some minutes."
+	$(CARGO) build --profile demo -p gateway
+	@$(CARGO) run --quiet --profile demo -p gateway -- demo $(ARGS)
 
 test: ## Runs every test, on a PostgreSQL of its own.
 	scripts/with-postgres $(CARGO) test --workspace --quiet

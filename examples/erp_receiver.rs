@@ -6,10 +6,13 @@
 //!
 //! The books are a file with an event a line; a real ERP would write event and number in one transaction of its database.
 //!
+//! Register `http://127.0.0.1:9000/webhooks` as an endpoint by `POST /v1/webhook-endpoints`, which answers with its id and secret. The server refuses endpoints on
+//! loopback unless it is started as `stoa serve --allow-private-targets`; `stoa demo` allows them. Then:
+//!
 //! ```sh
 //! export STOA_URL=http://127.0.0.1:8080 STOA_RESOURCE=$STOA_URL/merchants/mer_…     # which merchant
-//! export STOA_CLIENT_ID=app_… STOA_CLIENT_SECRET=stoa_secret_…                      # a grant with webhooks:read and orders:read
-//! export STOA_ENDPOINT=whe_… STOA_WEBHOOK_SECRET=whsec_…                            # as POST /v1/webhook-endpoints answered
+//! export STOA_CLIENT_ID=app_… STOA_CLIENT_SECRET=stoa_secret_…                      # an app with a grant that has webhooks:read
+//! export STOA_ENDPOINT=whe_… STOA_WEBHOOK_SECRET=whsec_…
 //! cargo run -p gateway --example erp_receiver -- 127.0.0.1:9000 books.ndjson
 //! ```
 #![allow(
@@ -26,7 +29,7 @@
     reason = "what a JSON value does not have is null"
 )]
 
-use std::{env, error::Error, io::Write, path::Path, sync::Arc};
+use std::{error::Error, io::Write, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -42,13 +45,13 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut arguments = env::args().skip(1);
+    let mut arguments = std::env::args().skip(1);
     let (Some(address), Some(path)) = (arguments.next(), arguments.next()) else {
         return Err("usage: erp_receiver ADDRESS BOOKS".into());
     };
     let receiver = Arc::new(Receiver {
         stoa: Stoa::from_environment()?,
-        webhook: standardwebhooks::Webhook::new(&env::var("STOA_WEBHOOK_SECRET")?)?,
+        webhook: standardwebhooks::Webhook::new(&env("STOA_WEBHOOK_SECRET")?)?,
         books: Mutex::new(Books::open(Path::new(&path))?),
     });
     let listener = TcpListener::bind(address).await?;
@@ -149,6 +152,22 @@ impl Books {
     }
 }
 
+/// A variable of the environment.
+fn env(name: &str) -> Result<String> {
+    std::env::var(name).map_err(|error| format!("{name}: {error}").into())
+}
+
+/// The answer, or what the server said instead.
+async fn answer(request: reqwest::RequestBuilder) -> Result<Value> {
+    let response = request.send().await?;
+    let (status, url) = (response.status(), response.url().clone());
+    let text = response.text().await?;
+    if !status.is_success() {
+        return Err(format!("{url} answered {status}: {text}").into());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
 fn sequence(event: &Value) -> Result<i64> {
     Ok(event["sequence"]
         .as_i64()
@@ -169,34 +188,32 @@ impl Stoa {
     fn from_environment() -> Result<Self> {
         Ok(Self {
             http: reqwest::Client::new(),
-            url: env::var("STOA_URL")?,
-            resource: env::var("STOA_RESOURCE")?,
-            client_id: env::var("STOA_CLIENT_ID")?,
-            client_secret: env::var("STOA_CLIENT_SECRET")?,
-            endpoint: env::var("STOA_ENDPOINT")?,
+            url: env("STOA_URL")?,
+            resource: env("STOA_RESOURCE")?,
+            client_id: env("STOA_CLIENT_ID")?,
+            client_secret: env("STOA_CLIENT_SECRET")?,
+            endpoint: env("STOA_ENDPOINT")?,
         })
     }
 
     async fn events_after(&self, after: i64) -> Result<Value> {
         let (url, endpoint) = (&self.url, &self.endpoint);
         let url = format!("{url}/v1/webhook-endpoints/{endpoint}/events?limit=250&after={after}");
-        let request = self.http.get(url).bearer_auth(self.token().await?);
-        Ok(request.send().await?.error_for_status()?.json().await?)
+        answer(self.http.get(url).bearer_auth(self.token().await?)).await
     }
 
-    /// A token that may read the endpoint's stream, and the orders in it; good for ten minutes, and here got anew each time.
+    /// A token with all that the grant allows, so that the stream shows what deliveries show; good for ten minutes, and here got anew each time.
     async fn token(&self) -> Result<String> {
         let form = [
             ("grant_type", "client_credentials"),
             ("resource", &self.resource),
-            ("scope", "webhooks:read orders:read"),
         ];
         let request = self
             .http
             .post(format!("{}/oauth/token", self.url))
             .basic_auth(&self.client_id, Some(&self.client_secret))
             .form(&form);
-        let answer: Value = request.send().await?.error_for_status()?.json().await?;
+        let answer = answer(request).await?;
         let token = answer["access_token"].as_str();
         Ok(token.ok_or("an answer without a token")?.to_owned())
     }

@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Times that a batch is run again after a deadlock.
 const RERUNS_MAX: u32 = 10;
 
+/// How long a change of a grant takes to be heard of in every process.
+const VIEW_LAG: Duration = Duration::from_millis(500);
+
 /// The first pause before a batch is tried again; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 
@@ -81,10 +84,20 @@ impl Importer {
 
     /// Fails unless the actor's grant allows `scope` at this moment.
     pub(super) async fn require(&self, actor: &Actor, scope: Scope) -> Result<(), Error> {
-        match self.grants.access(actor.merchant, actor.grant).await? {
-            Some(access) => Ok(access.require(scope)?),
-            None => Err(MissingScope(scope).into()),
+        if self.allows(actor, scope).await? {
+            return Ok(());
         }
+        // A grant that was widened a moment ago may not have been heard of here, although its token was issued by it.
+        sleep(VIEW_LAG).await;
+        if self.allows(actor, scope).await? {
+            return Ok(());
+        }
+        Err(MissingScope(scope).into())
+    }
+
+    async fn allows(&self, actor: &Actor, scope: Scope) -> Result<bool, Error> {
+        let access = self.grants.access(actor.merchant, actor.grant).await?;
+        Ok(access.is_some_and(|access| access.require(scope).is_ok()))
     }
 
     /// Begins the import of this key, or takes it over from an earlier request.

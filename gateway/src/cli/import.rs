@@ -247,6 +247,10 @@ pub(super) fn summary(report: &Report, notes: &Notes) -> String {
             u64::from(report.continued),
             "times the import broke and was continued",
         ),
+        (
+            u64::from(report.replayed),
+            "import of this key was there already: what it had dealt with was not read from the file again",
+        ),
     ];
     let remarks = remarks.into_iter().filter(|(count, _)| *count > 0);
     lines.extend(remarks.map(|(count, sentence)| format!("note: {} {sentence}", grouped(count))));
@@ -402,6 +406,7 @@ mod tests {
                 first_lines: vec![12, 400],
             }],
             continued: 1,
+            replayed: false,
             elapsed_ms: 21_470,
             rows_per_second: 13_838,
         };

@@ -103,6 +103,8 @@ pub struct Report {
     pub reasons: Vec<Reason>,
     /// Times that the import broke and was continued.
     pub continued: u32,
+    /// Whether the server knew the key before this: rows that were dealt with then have the results of then, whatever the file says now.
+    pub replayed: bool,
     /// How long it took.
     pub elapsed_ms: u64,
     /// Rows by time.
@@ -117,7 +119,7 @@ pub struct Reason {
     pub code: String,
     /// The field, with `*` for the place in a list: `/variants/*/price`.
     pub pointer: String,
-    /// What the server said of the first such row.
+    /// What the server said of such a row.
     pub detail: String,
     /// How many rows.
     pub rows: u64,
@@ -259,6 +261,9 @@ async fn attempt(
         let response = client
             .post_stream(PATH, key, "application/x-ndjson", body)
             .await?;
+        tally
+            .replayed
+            .get_or_insert(response.headers().contains_key(IDEMPOTENT_REPLAYED));
         read_results(response, &sending, tally, progress).await
     };
     let result = read.await;
@@ -308,6 +313,9 @@ fn send_rows(source: &dyn Source, sending: &Sending, chunks: &mpsc::Sender<io::R
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Marks an answer under a key that was used before.
+const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 /// What the last line of the answer begins with: `summary` is its only member.
 const SUMMARY_BEGINS: &[u8] = b"{\"summary\":";
@@ -401,6 +409,8 @@ struct Tally {
     reasons: Vec<Reason>,
     /// Rows whose reason is one too many.
     other_reasons: u64,
+    /// Whether the server knew the key when it was first asked.
+    replayed: Option<bool>,
 }
 
 impl Tally {
@@ -432,10 +442,9 @@ impl Tally {
     }
 
     fn count_reason(&mut self, code: &str, pointer: &str, detail: &str, place: u64) {
-        let known = self
-            .reasons
-            .iter_mut()
-            .find(|reason| reason.code == code && reason.pointer == pointer);
+        let known = self.reasons.iter_mut().find(|reason| {
+            reason.code == code && reason.pointer == pointer && reason.detail == detail
+        });
         if let Some(reason) = known {
             reason.rows += 1;
             if reason.first_lines.len() < LINES_SHOWN {
@@ -482,6 +491,7 @@ impl Tally {
             failed: summary.failed_count.unsigned_abs(),
             reasons,
             continued,
+            replayed: self.replayed.unwrap_or(false),
             elapsed_ms,
             rows_per_second: self.rows.saturating_mul(1_000) / elapsed_ms.max(1),
         }

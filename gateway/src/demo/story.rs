@@ -82,7 +82,7 @@ pub(super) async fn tell(client: &Client, catalog: Option<&Path>) -> Fell<Endpoi
     let good = Receiver::start().await?;
     let endpoint = subscribe(client, &good).await?;
     say(format_args!(
-        "   {} sends order.* to {}",
+        "   {} sends the events of orders to {}",
         endpoint.id,
         good.url()
     ));

@@ -93,7 +93,8 @@ async fn list_catalog_imports(
 ///
 /// Send a product a line, as many as you like. The answer streams a result for each line, in order, and ends with a summary; read it while you
 /// send, or after. Lines are committed in batches with a checkpoint: if the connection breaks, send the same body under the same key again, and
-/// it goes on where it stopped, with the results from the first line on. A broken line harms no other.
+/// it goes on where it stopped, with the results from the first line on. A key stands for one import, whatever its body:
+/// another file takes another key. A broken line harms no other.
 #[utoipa::path(
     post, path = "/v1/catalog-imports", operation_id = "importCatalog", tag = "Catalog imports",
     params(KeyHeader, ImportParameters),
