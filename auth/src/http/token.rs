@@ -126,9 +126,25 @@ async fn decide(
         let mut tx = state.database.begin().await?;
         client_credentials::decide(&mut tx, &state.issuer, &request, state.clock.now()).await
     };
-    let claims = deadline::in_time(decided).await?;
+    let claims = deadline::in_time(decided)
+        .await
+        .inspect_err(|refusal: &Refusal| {
+            // Whoever guesses at secrets leaves a trace. Failures of ours are logged where they are answered.
+            if refusal.status() < 500 {
+                let client: String = request
+                    .credentials
+                    .client_id
+                    .chars()
+                    .take(CLIENT_ID_CHARACTERS_LOGGED)
+                    .collect();
+                tracing::info!(client.id = ?client, refusal = refusal.code(), "token refused");
+            }
+        })?;
     Ok(token::issue(&state.keys, claims)?)
 }
+
+/// Characters of a client id that are logged, of one that may be anything.
+const CLIENT_ID_CHARACTERS_LOGGED: usize = 64;
 
 /// The form's parameters that mean something here. Empty ones count as absent (RFC 6749, section 3.2).
 #[derive(Default)]

@@ -12,6 +12,8 @@ use crate::{
 pub(super) async fn run(serve: Serve) -> CommandResult {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // Better said before a database is made.
+    Server::check_listen(&serve)?;
     let foundation = tokio::select! {
         foundation = Foundation::open(&serve.storage) => foundation?,
         _ = interrupt.recv() => return Ok(()),
@@ -23,11 +25,15 @@ pub(super) async fn run(serve: Serve) -> CommandResult {
     } else {
         tracing::info!("using the PostgreSQL of STOA_DATABASE_URL");
     }
-    say(format_args!(
-        "stoa listens on http://{} as {}",
-        server.address(),
-        server.issuer()
-    ));
+    let address = format!("http://{}", server.address());
+    if address == server.issuer().as_str() {
+        say(format_args!("stoa listens on {address}"));
+    } else {
+        say(format_args!(
+            "stoa listens on {address} as {}",
+            server.issuer()
+        ));
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

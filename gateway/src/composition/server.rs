@@ -63,7 +63,7 @@ struct PostgresAway;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address can't be listened on.
-    #[error("can't listen on {address}: {source}")]
+    #[error("can't listen on {address}: {source}; name another address by --listen")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -100,6 +100,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Fails if the address can't be listened on at the moment.
+    pub fn check_listen(serve: &Serve) -> Result<(), StartError> {
+        std::net::TcpListener::bind(serve.listen)
+            .map(drop)
+            .map_err(|source| StartError::Listen {
+                address: serve.listen,
+                source,
+            })
+    }
+
     /// Starts what the role asks for; returns once the address is listened on.
     pub async fn start(serve: &Serve, foundation: &Foundation) -> Result<Self, StartError> {
         let listen = |source| StartError::Listen {
