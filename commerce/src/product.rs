@@ -409,18 +409,6 @@ pub async fn get(tx: &mut PgConnection, actor: &Actor, id: ProductId) -> Result<
         .ok_or_else(|| Error::not_found("product", id))
 }
 
-/// The product of this external id.
-pub async fn get_by_external_id(
-    tx: &mut PgConnection,
-    actor: &Actor,
-    external_id: &str,
-) -> Result<Product, Error> {
-    actor.access.require(Scope::CatalogRead)?;
-    let id = store::id_of_external_id(tx, actor.merchant, external_id).await?;
-    let id = id.ok_or_else(|| Error::not_found("product", external_id))?;
-    get(tx, actor, id).await
-}
-
 /// The products of these ids; those that are not there are left out. Two statements, however many.
 pub async fn get_many(
     tx: &mut PgConnection,

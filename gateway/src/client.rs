@@ -28,6 +28,9 @@ const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of an answer that is read as a whole: a page of 250 products with all they may have is smaller.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Marks an answer under a key that was used before.
+const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
+
 /// Which merchant tokens are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
@@ -238,7 +241,7 @@ impl Answer {
     /// Whether this is the answer to an earlier request with the same key.
     pub fn is_replayed(&self) -> bool {
         self.headers
-            .get("idempotent-replayed")
+            .get(IDEMPOTENT_REPLAYED)
             .is_some_and(|value| value == "true")
     }
 

@@ -8,6 +8,9 @@ use url::Url;
 
 use crate::private_postgres;
 
+/// For how many days events are kept if nothing is said.
+pub const EVENT_RETENTION_DAYS: u16 = 30;
+
 /// Where the data is.
 #[derive(Debug, Clone, Args)]
 pub struct Storage {
@@ -111,7 +114,7 @@ pub struct Delivery {
     pub retry_schedule_s: Option<Vec<u64>>,
 
     /// For how many days events, endpoints' streams and attempts are kept; who wants to catch up later than that finds a gap.
-    #[arg(long, env = "STOA_EVENT_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(7..=3650))]
+    #[arg(long, env = "STOA_EVENT_RETENTION_DAYS", default_value_t = EVENT_RETENTION_DAYS, value_parser = clap::value_parser!(u16).range(7..=3650))]
     pub event_retention_days: u16,
 }
 

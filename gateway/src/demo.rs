@@ -14,7 +14,7 @@ use crate::{
     cli::{CommandResult, say},
     client::{Client, Options as ClientOptions, Resource},
     composition::{Foundation, Server},
-    config::{Delivery, ProcessRole, Serve, Storage},
+    config::{Delivery, EVENT_RETENTION_DAYS, ProcessRole, Serve, Storage},
 };
 
 mod receiver;
@@ -84,7 +84,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         delivery: Delivery {
             allow_private_targets: true,
             retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()),
-            event_retention_days: 30,
+            event_retention_days: EVENT_RETENTION_DAYS,
         },
     };
     say("Stoa, a merchant integration gateway: one binary and one PostgreSQL.\n");

@@ -166,16 +166,13 @@ async fn place_revealed(
     place: impl FnOnce() -> Result<order::Place, Problem>,
 ) -> Result<Answer<Order>, Fault> {
     let (key, place) = prepare(context, key, place)?;
-    let reader = context.data_unchecked::<Reader>();
-    let Answer { value, replayed } = context
+    let actor = &context.data_unchecked::<Reader>().actor;
+    let placed = context
         .data_unchecked::<Groups<order::Place>>()
-        .once((*reader.actor).clone(), key, place)
+        .once((**actor).clone(), key, place)
         .await
         .map_err(Fault::of_operation)?;
-    Ok(Answer {
-        value: reader.reveal_one(value).await?,
-        replayed,
-    })
+    revealed(context, placed).await
 }
 
 /// The same for operations on orders: adds personal data, for those who may see it, to fresh and replayed answers alike.
@@ -188,7 +185,14 @@ where
     O: Operation<Output = Order>,
     Problem: From<O::Error>,
 {
-    let Answer { value, replayed } = once(context, key, operation).await?;
+    let answer = once(context, key, operation).await?;
+    revealed(context, answer).await
+}
+
+async fn revealed(
+    context: &Context<'_>,
+    Answer { value, replayed }: Answer<Order>,
+) -> Result<Answer<Order>, Fault> {
     Ok(Answer {
         value: context.data_unchecked::<Reader>().reveal_one(value).await?,
         replayed,

@@ -288,22 +288,30 @@ impl Idempotency {
         let now = self.clock.now();
         let locks: Vec<i64> = members.iter().map(Identified::lock).collect();
         let taken = store::try_lock(tx, &locks).await?;
-        let kept = find_kept(tx, merchant, members).await?;
-        let mut outcomes = Vec::with_capacity(members.len());
+        let mut outcomes: Vec<_> = members.iter().map(|_| None).collect();
+        let ours: Vec<_> = members
+            .iter()
+            .zip(&mut outcomes)
+            .zip(taken)
+            .filter_map(|((member, outcome), taken)| taken.then_some((*member, outcome)))
+            .collect();
+        if ours.is_empty() {
+            return Ok((outcomes, false));
+        }
+        let asked: Vec<_> = ours.iter().map(|(member, _)| *member).collect();
+        let kept = find_kept(tx, merchant, &asked).await?;
         let mut fresh = Vec::new();
-        let mut places = Vec::new();
-        for (place, ((member, kept), taken)) in members.iter().zip(kept).zip(taken).enumerate() {
-            if taken && kept.is_none() {
-                fresh.push(*member);
-                places.push(place);
+        for ((member, outcome), kept) in ours.into_iter().zip(kept) {
+            match kept {
+                Some(kept) => *outcome = Some(member.replay(kept)),
+                None => fresh.push((member, outcome)),
             }
-            outcomes.push(kept.filter(|_| taken).map(|kept| member.replay(kept)));
         }
         let mut changed = false;
         if !fresh.is_empty() {
             let calls: Vec<_> = fresh
                 .iter()
-                .map(|member| {
+                .map(|(member, _)| {
                     (
                         member.member.operation,
                         Call {
@@ -320,8 +328,8 @@ impl Idempotency {
                 "a member without a result would be done and not kept"
             );
             let mut rows = Vec::with_capacity(results.len());
-            for ((member, place), result) in fresh.iter().zip(places).zip(results) {
-                let outcome = match result {
+            for ((member, outcome), result) in fresh.into_iter().zip(results) {
+                *outcome = Some(match result {
                     Ok(output) => {
                         changed = true;
                         rows.push(member.row(false, &*output.without_secrets())?);
@@ -340,10 +348,7 @@ impl Idempotency {
                         }
                         Err(error) => Failed::now(error),
                     }),
-                };
-                if let Some(slot) = outcomes.get_mut(place) {
-                    *slot = Some(outcome);
-                }
+                });
             }
             store::insert(tx, merchant, O::NAME, &rows, now).await?;
         }

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use kernel::{
-    actor::Actor,
     clock::Timestamp,
     db::Error,
     id::{EventId, Id, Kind, MerchantId, RequestId},
@@ -220,17 +219,6 @@ async fn disable(
     };
     endpoint::announce(tx, merchant, RequestId::new(now), now, &endpoint).await?;
     Ok(true)
-}
-
-/// The attempts at the deliveries of one event to an endpoint that the actor sees, oldest first.
-pub async fn attempts_of(
-    tx: &mut PgConnection,
-    actor: &Actor,
-    endpoint: EndpointId,
-    event: EventId,
-) -> Result<Vec<Attempt>, crate::error::Error> {
-    endpoint::get(&mut *tx, actor, endpoint).await?;
-    Ok(attempts(tx, actor.merchant, endpoint, event).await?)
 }
 
 /// The attempts at the deliveries of one event to one endpoint, in the order in which they began.

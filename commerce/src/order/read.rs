@@ -53,11 +53,18 @@ pub async fn get_many(
     ids: &[OrderId],
 ) -> Result<HashMap<OrderId, Order>, Error> {
     actor.access.require(Scope::OrdersRead)?;
-    let orders = store::select_many(tx, actor.merchant, ids).await?;
-    let visible = orders
-        .into_iter()
-        .filter(|order| actor.access.sees_any_location(&order.locations()));
-    Ok(visible.map(|order| (order.id, order)).collect())
+    let orders = select_visible(tx, actor, ids).await?;
+    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+}
+
+async fn select_visible(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    ids: &[OrderId],
+) -> Result<Vec<Order>, Error> {
+    let mut orders = store::select_many(tx, actor.merchant, ids).await?;
+    orders.retain(|order| actor.access.sees_any_location(&order.locations()));
+    Ok(orders)
 }
 
 /// The orders, those changed last at the end.
@@ -88,15 +95,10 @@ pub(crate) async fn require_visible(
     actor: &Actor,
     id: OrderId,
 ) -> Result<(), Error> {
-    let found = store::select_many(tx, actor.merchant, &[id]).await?;
-    let is_visible = found
-        .iter()
-        .any(|order| actor.access.sees_any_location(&order.locations()));
-    if is_visible {
-        Ok(())
-    } else {
-        Err(Error::not_found("order", id))
+    if select_visible(tx, actor, &[id]).await?.is_empty() {
+        return Err(Error::not_found("order", id));
     }
+    Ok(())
 }
 
 /// How an order came to be what it is, from its beginning.

@@ -166,24 +166,6 @@ pub(super) async fn known(
         .collect())
 }
 
-pub(super) async fn id_of_external_id(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    external_id: &str,
-) -> Result<Option<ProductId>, db::Error> {
-    let id = sqlx::query_scalar!(
-        r#"select id as "id: ProductId"
-        from products
-        where merchant_id = $1
-            and external_id = $2"#,
-        merchant as MerchantId,
-        external_id,
-    )
-    .fetch_optional(tx)
-    .await?;
-    Ok(id)
-}
-
 /// Products by id, with all their variants.
 pub(super) async fn select(
     tx: &mut PgConnection,

@@ -263,7 +263,7 @@ async fn attempt(
             .await?;
         tally
             .replayed
-            .get_or_insert(response.headers().contains_key(IDEMPOTENT_REPLAYED));
+            .get_or_insert(response.headers().contains_key(super::IDEMPOTENT_REPLAYED));
         read_results(response, &sending, tally, progress).await
     };
     let result = read.await;
@@ -313,9 +313,6 @@ fn send_rows(source: &dyn Source, sending: &Sending, chunks: &mpsc::Sender<io::R
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Marks an answer under a key that was used before.
-const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 /// What the last line of the answer begins with: `summary` is its only member.
 const SUMMARY_BEGINS: &[u8] = b"{\"summary\":";

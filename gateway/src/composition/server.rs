@@ -104,20 +104,15 @@ impl Server {
     pub fn check_listen(serve: &Serve) -> Result<(), StartError> {
         std::net::TcpListener::bind(serve.listen)
             .map(drop)
-            .map_err(|source| StartError::Listen {
-                address: serve.listen,
-                source,
-            })
+            .map_err(cannot_listen(serve))
     }
 
     /// Starts what the role asks for; returns once the address is listened on.
     pub async fn start(serve: &Serve, foundation: &Foundation) -> Result<Self, StartError> {
-        let listen = |source| StartError::Listen {
-            address: serve.listen,
-            source,
-        };
-        let listener = TcpListener::bind(serve.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let listener = TcpListener::bind(serve.listen)
+            .await
+            .map_err(cannot_listen(serve))?;
+        let address = listener.local_addr().map_err(cannot_listen(serve))?;
         let url = serve
             .public_url
             .as_ref()
@@ -129,18 +124,14 @@ impl Server {
         let tasks = TaskTracker::new();
         let announcer = Announcer::default();
         let database = foundation.api_database(serve.database_connections);
-        let mut databases = vec![database.clone()];
         let vital = foundation.api_database(VITAL_CONNECTIONS);
-        databases.push(vital.clone());
+        let mut databases = vec![database.clone(), vital.clone()];
         let router = if serve.role.serves() {
-            let databases = Databases {
+            let pools = Pools {
                 database: &database,
                 vital: &vital,
             };
-            api(
-                serve, foundation, databases, &announcer, &issuer, &tasks, &stop,
-            )
-            .await?
+            api(serve, foundation, pools, &announcer, &issuer, &tasks, &stop).await?
         } else {
             // A worker answers whoever asks for its health.
             rest::service_router(Health { database: vital })
@@ -204,6 +195,12 @@ impl Server {
     }
 }
 
+/// What a failure to listen where `serve` says is.
+fn cannot_listen(serve: &Serve) -> impl FnOnce(io::Error) -> StartError {
+    let address = serve.listen;
+    move |source| StartError::Listen { address, source }
+}
+
 /// Runs a loop that has no end of its own until the stop.
 fn spawn_until(
     tasks: &TaskTracker,
@@ -218,7 +215,7 @@ fn spawn_until(
 
 /// The API role's pools.
 #[derive(Clone, Copy)]
-struct Databases<'d> {
+struct Pools<'d> {
     /// For requests.
     database: &'d Database,
     /// For what has to go on while requests have every connection of theirs: the view of grants, and the question whether the database is there.
@@ -229,7 +226,7 @@ struct Databases<'d> {
 async fn api(
     serve: &Serve,
     foundation: &Foundation,
-    Databases { database, vital }: Databases<'_>,
+    Pools { database, vital }: Pools<'_>,
     announcer: &Announcer,
     issuer: &auth::Issuer,
     tasks: &TaskTracker,

@@ -82,6 +82,13 @@ struct Lane<T> {
     unread: bool,
 }
 
+impl<T> Lane<T> {
+    fn drop_waiting(&mut self) {
+        self.waiting.clear();
+        self.waiting_numbers.clear();
+    }
+}
+
 /// What an endpoint's answers have earned it, which outlives its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
@@ -322,8 +329,7 @@ impl<T> Lanes<T> {
             let share = self.merchants.get(&lane.lease.merchant);
             if is_full || share.is_some_and(|share| share.lanes >= self.limits.lanes_per_merchant) {
                 lane.is_resting = true;
-                lane.waiting.clear();
-                lane.waiting_numbers.clear();
+                lane.drop_waiting();
                 lane.standing.rests = lane.standing.rests.saturating_add(1);
             }
         }
@@ -350,8 +356,7 @@ impl<T> Lanes<T> {
     /// Forgets what waits in a lane, because its endpoint takes nothing more.
     pub(super) fn clear(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
-            lane.waiting.clear();
-            lane.waiting_numbers.clear();
+            lane.drop_waiting();
             lane.unread = false;
         }
     }
