@@ -1,5 +1,7 @@
 //! What can go wrong in the authorization server, and how the API says so.
 
+use std::time::Duration;
+
 use kernel::{
     db, keyring,
     problem::{self, FieldError, Problem},
@@ -14,10 +16,10 @@ pub enum Error {
     /// Fields of an input are wrong.
     #[error("{}", kernel::problem::sentence(.0))]
     InvalidFields(Vec<FieldError>),
-    /// There is no such merchant, app or grant.
+    /// There is no such thing, or none that whoever asks may see.
     #[error("there is no {noun} {id}")]
     NotFound {
-        /// `merchant`, `app` or `grant`.
+        /// `merchant`, `app`, `grant` …
         noun: &'static str,
         /// The id that was asked for.
         id: String,
@@ -25,6 +27,27 @@ pub enum Error {
     /// Others created and revoked the same grant over and over meanwhile.
     #[error("the grant kept changing under this request")]
     GrantContended,
+    /// Whoever asks may not: a sentence for them.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The person must prove once more who they are.
+    #[error("this needs a fresh proof of who you are")]
+    StepUpRequired,
+    /// What was shown (a password, a code, a passkey) is not right; which part is not said.
+    #[error("the sign-in was not accepted")]
+    NotAccepted,
+    /// Too many wrong guesses.
+    #[error("too many attempts; try again in {} s", retry_after.as_secs().max(1))]
+    Throttled {
+        /// When a try makes sense.
+        retry_after: Duration,
+    },
+    /// A link, a request or a ceremony that is over, was used, or never was.
+    #[error("this {0} has expired or has been used")]
+    Gone(&'static str),
+    /// What was decided upon has changed meanwhile, and must be seen again.
+    #[error("this {0} has changed meanwhile")]
+    Changed(&'static str),
     /// A key can't be made or read, or does not sign.
     #[error("signing key: {0}")]
     SigningKey(&'static str),
@@ -69,6 +92,18 @@ impl From<Error> for Problem {
             Error::InvalidFields(errors) => Self::invalid_fields(errors),
             Error::NotFound { noun, ref id } => Self::not_found(noun, id),
             Error::GrantContended => Self::unavailable(error),
+            // People's errors: the console answers them with pages of its own.
+            Error::Forbidden(_) | Error::StepUpRequired | Error::NotAccepted => {
+                Self::new(&problem::INVALID_TOKEN, error.to_string())
+            }
+            Error::Throttled { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(&problem::UNAVAILABLE, error.to_string())
+            },
+            Error::Gone(noun) => {
+                Self::new(&problem::NOT_FOUND, format!("There is no such {noun}."))
+            }
+            Error::Changed(_) => Self::new(&problem::VERSION_MISMATCH, error.to_string()),
             Error::Keyring(error) => error.into(),
             Error::Database(error) => error.into(),
             Error::SigningKey(_) | Error::Json(_) => Self::internal(error),

@@ -6,6 +6,7 @@
 //!
 //! Called by `gateway`, which also owns the transactions; knows no domain noun but its own, and renders no HTML.
 
+pub mod account;
 pub mod bearer;
 pub mod client;
 mod deadline;

@@ -279,6 +279,10 @@ kinds! {
     Event, EventId, "evt";
     /// One request, as answers, logs, events and attempts name it.
     Request, RequestId, "req";
+    /// Somebody who signs in: merchants' staff, operators, apps' developers.
+    Person, PersonId, "per";
+    /// An entry of the audit log.
+    AuditEntry, AuditEntryId, "aud";
     /// Somebody whose personal data is kept, and can be erased.
     DataSubject, DataSubjectId, "cus";
 }

@@ -92,6 +92,11 @@ impl DataKey {
         Self::from_bytes(Zeroizing::new(rand::random()))
     }
 
+    /// The key that a secret of full strength, such as a random token, stands for; `purpose` keeps keys of different things apart.
+    pub fn derive(secret: &[u8], purpose: &str) -> Result<Self, Error> {
+        Self::from_bytes(Zeroizing::new(keyed_hash(secret, purpose, b"data key")))
+    }
+
     fn from_bytes(bytes: Zeroizing<[u8; KEY_LENGTH]>) -> Result<Self, Error> {
         let key =
             UnboundKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|Unspecified| Error::Seal)?;

@@ -5,6 +5,8 @@
 //! `webhooks`, `graphql` and `gateway`; what only one of them needs lives there.
 
 pub mod actor;
+pub mod audit;
+pub mod caller;
 pub mod clock;
 pub mod db;
 pub mod event;

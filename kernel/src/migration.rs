@@ -20,7 +20,13 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// Histories, partitioned by the day in their UUIDv7.
-const PARTITIONED: [&str; 4] = ["inventory_movements", "events", "streams", "attempts"];
+const PARTITIONED: [&str; 5] = [
+    "inventory_movements",
+    "events",
+    "streams",
+    "attempts",
+    "audit_entries",
+];
 
 /// Those of which old partitions are dropped. Ledgers are kept.
 const DROPPED: [&str; 3] = ["events", "streams", "attempts"];

@@ -16,9 +16,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("auth", &["kernel"]),
     ("webhooks", &["kernel"]),
     ("graphql", &["kernel", "commerce"]),
+    ("console", &["kernel", "commerce", "auth"]),
     (
         "gateway",
-        &["kernel", "commerce", "auth", "webhooks", "graphql"],
+        &[
+            "kernel", "commerce", "auth", "webhooks", "graphql", "console",
+        ],
     ),
     ("tests", &[]),
     ("bench", &["gateway", "kernel", "tests"]),

@@ -53,5 +53,5 @@ pub(super) async fn select_secret_sha256(
     )
     .fetch_optional(tx)
     .await?;
-    Ok(secret_sha256)
+    Ok(secret_sha256.flatten())
 }

@@ -5,23 +5,43 @@ use sqlx::{Executor, PgConnection, Row};
 use crate::World;
 
 /// Tables that belong to no merchant. What is not listed here is a tenant table, and must be kept like one.
-const GLOBAL: [&str; 7] = [
+const GLOBAL: [&str; 26] = [
     "merchants",
     "apps",
     "grants",
     "signing_keys",
+    "persons",
+    "memberships",
+    "invitations",
+    "recovery_codes",
+    "passkeys",
+    "person_identities",
+    "sessions",
+    "ceremonies",
+    "throttles",
+    "app_developers",
+    "app_secrets",
+    "app_keys",
+    "client_assertions",
+    "token_errors",
+    "authorization_requests",
+    "refresh_families",
+    "refresh_tokens",
+    "authorization_codes",
+    "grant_uses",
     "relay_hints",
     "lanes",
     "_sqlx_migrations",
 ];
 
 /// Histories: written once, never changed.
-const APPEND_ONLY: [&str; 5] = [
+const APPEND_ONLY: [&str; 6] = [
     "inventory_movements",
     "order_transitions",
     "events",
     "streams",
     "attempts",
+    "audit_entries",
 ];
 
 /// What the worker role has no business with.
