@@ -23,7 +23,7 @@ pub mod client_credentials;
 pub mod expiring;
 pub mod installed;
 pub mod last_use;
-mod scope_names;
+pub(crate) mod scope_names;
 mod store;
 pub mod term;
 pub mod view;
