@@ -7,6 +7,7 @@
 //! Called by `gateway`, which also owns the transactions; knows no domain noun but its own, and renders no HTML.
 
 pub mod account;
+pub mod authorization;
 pub mod bearer;
 pub mod client;
 mod deadline;
@@ -17,6 +18,7 @@ pub mod issuer;
 pub mod merchant;
 pub mod token;
 
+pub use authorization::Authorizations;
 pub use bearer::Bearer;
 pub use error::{Error, TokenFault};
 pub use grant::view::GrantView;
