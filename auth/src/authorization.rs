@@ -7,7 +7,7 @@
 use kernel::{
     caller::Caller,
     clock::{Clock, Timestamp},
-    db::Database,
+    db::{self, Database},
     id::{AppId, MerchantId},
 };
 use url::Url;
@@ -45,14 +45,10 @@ impl Authorizations {
 
     /// Takes an authorization request by its parameters, as they came and in their order. What comes back is the handle under which it waits ten
     /// minutes for a decision.
-    pub async fn begin(
-        &self,
-        parameters: &[(String, String)],
-    ) -> Result<Secret, request::Refusal> {
+    pub async fn begin(&self, parameters: &[(String, String)]) -> Result<Secret, request::Refusal> {
         let mut tx = self.database.begin().await.map_err(Error::from)?;
-        let handle =
-            request::receive(&mut tx, &self.issuer, parameters, self.clock.now()).await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
+        let handle = request::receive(&mut tx, &self.issuer, parameters, self.clock.now()).await?;
+        tx.commit().await.map_err(db::Error::from)?;
         Ok(handle)
     }
 
@@ -94,11 +90,9 @@ impl Authorizations {
         }
         session.require_recent_proof(now)?;
         let mut tx = self.database.enter(merchant).await?;
-        let given = consent::give(
-            &mut tx, caller, session, handle, merchant, &decision, now,
-        )
-        .await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
+        let given =
+            consent::give(&mut tx, caller, session, handle, merchant, &decision, now).await?;
+        tx.commit().await.map_err(db::Error::from)?;
         Ok(given.answer(&self.issuer))
     }
 
@@ -119,13 +113,13 @@ impl Authorizations {
             self.clock.now(),
         )
         .await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
+        tx.commit().await.map_err(db::Error::from)?;
         Ok(answer)
     }
 }
 
 /// Deletes requests that nobody can decide any more, and codes that are long over, a batch at a time. `worker` is a pool of the worker role.
-pub async fn sweep(worker: &Database, now: Timestamp) -> Result<u64, Error> {
+pub async fn sweep(worker: &Database, now: Timestamp) -> Result<u64, db::Error> {
     let requests = store::delete_expired_requests(worker, now).await?;
     let codes = store::delete_codes_expired_before(worker, now.minus(code::KEPT)).await?;
     Ok(requests.saturating_add(codes))

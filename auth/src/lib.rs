@@ -16,6 +16,7 @@ pub mod grant;
 pub mod http;
 pub mod issuer;
 pub mod merchant;
+mod sweep;
 pub mod token;
 
 pub use authorization::Authorizations;
@@ -23,4 +24,5 @@ pub use bearer::Bearer;
 pub use error::{Error, TokenFault};
 pub use grant::view::GrantView;
 pub use issuer::Issuer;
+pub use sweep::sweep;
 pub use token::signing_key::SigningKeys;

@@ -7,12 +7,7 @@ use crate::{Issuer, client::secret::Secret};
 
 /// Where to send the browser with a code.
 pub fn code(issuer: &Issuer, redirect_uri: Url, state: Option<&str>, code: &Secret) -> Url {
-    answer(
-        issuer,
-        redirect_uri,
-        state,
-        &[("code", code.expose())],
-    )
+    answer(issuer, redirect_uri, state, &[("code", code.expose())])
 }
 
 /// Where to send the browser with an error; `description` is a sentence for the app's developer.

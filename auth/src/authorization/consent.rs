@@ -248,7 +248,10 @@ fn terms(
     now: Timestamp,
 ) -> Result<GrantInput, Error> {
     if !asked.scopes.allows_all(decision.scopes) {
-        return Err(invalid("/scopes", "must be among those that the app asks for"));
+        return Err(invalid(
+            "/scopes",
+            "must be among those that the app asks for",
+        ));
     }
     if decision.personal_data && !asked.personal_data {
         return Err(invalid(
@@ -265,7 +268,10 @@ fn terms(
         .chain(personal)
         .collect();
     if !scopes.allows_all(asked.required) {
-        return Err(invalid("/scopes", "must have those that the app can't do without"));
+        return Err(invalid(
+            "/scopes",
+            "must have those that the app can't do without",
+        ));
     }
     let chosen = chosen_end(decision.end, asked.longest, now)?;
     let (locations, expires_at) = match (living, chosen) {
@@ -277,7 +283,10 @@ fn terms(
                 // The later of both; no end is the latest.
                 Chosen::At(end) => grant.expires_at.zip(end).map(|(old, new)| old.max(new)),
             };
-            (both(grant.locations.as_deref(), decision.locations.as_deref()), end)
+            (
+                both(grant.locations.as_deref(), decision.locations.as_deref()),
+                end,
+            )
         }
     };
     Ok(GrantInput {
@@ -294,19 +303,13 @@ enum Chosen {
 }
 
 /// When a grant ends that is given at `now`; nothing beyond the `longest` time that was asked for.
-fn chosen_end(
-    end: GrantEnd,
-    longest: Option<Duration>,
-    now: Timestamp,
-) -> Result<Chosen, Error> {
+fn chosen_end(end: GrantEnd, longest: Option<Duration>, now: Timestamp) -> Result<Chosen, Error> {
     let too_long = || invalid("/end", "must not be later than the app asks for");
     let after = match (end, longest) {
         (GrantEnd::Unchanged, _) => return Ok(Chosen::Unchanged),
         (GrantEnd::UntilRevoked, None) => return Ok(Chosen::At(None)),
         (GrantEnd::UntilRevoked, Some(_)) => return Err(too_long()),
-        (GrantEnd::AsAsked, longest) => {
-            longest.ok_or_else(|| invalid("/end", "must be chosen"))?
-        }
+        (GrantEnd::AsAsked, longest) => longest.ok_or_else(|| invalid("/end", "must be chosen"))?,
         (fixed, longest) => fixed
             .fixed()
             .filter(|&after| longest.is_none_or(|longest| after <= longest))

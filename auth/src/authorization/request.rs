@@ -119,7 +119,10 @@ pub(super) async fn receive(
             let problem = Problem::from(error);
             tracing::error!(error = ?problem, "an authorization request can't be kept");
             if *problem.kind == problem::UNAVAILABLE {
-                refused("temporarily_unavailable", "The request can't be taken at the moment.")
+                refused(
+                    "temporarily_unavailable",
+                    "The request can't be taken at the moment.",
+                )
             } else {
                 refused("server_error", "The request can't be taken.")
             }
@@ -224,10 +227,7 @@ async fn client(tx: &mut PgConnection, parameters: &Parameters<'_>) -> Result<Ap
 }
 
 /// Where to answer: the text that was asked for, and the same as a URL.
-fn redirect_uri<'p>(
-    app: &App,
-    parameters: &Parameters<'p>,
-) -> Result<(&'p str, Url), Refusal> {
+fn redirect_uri<'p>(app: &App, parameters: &Parameters<'p>) -> Result<(&'p str, Url), Refusal> {
     let refused = Refusal::Unredirectable(
         "The address to go back to is not one that the app has registered. The parameter redirect_uri must be one of them, character by character.",
     );
@@ -334,11 +334,11 @@ impl<'p> Parameters<'p> {
                 ));
             }
         }
-        if self.one("response_mode")?.is_some_and(|mode| mode != "query") {
-            return Err(fault(
-                "invalid_request",
-                "The response mode must be query.",
-            ));
+        if self
+            .one("response_mode")?
+            .is_some_and(|mode| mode != "query")
+        {
+            return Err(fault("invalid_request", "The response mode must be query."));
         }
         Ok(Asked {
             state,
@@ -384,9 +384,9 @@ impl<'p> Parameters<'p> {
     /// What is asked for; nothing named is all that the app has said that it may ask for, if it has (RFC 6749, section 3.3).
     fn scopes(&self, app: &App) -> Result<ScopeSet, Fault> {
         let scopes = match self.one("scope")? {
-            Some(names) => names.parse().map_err(|_unknown| {
-                fault("invalid_scope", "There is no such scope.")
-            })?,
+            Some(names) => names
+                .parse()
+                .map_err(|_unknown| fault("invalid_scope", "There is no such scope."))?,
             None => app.scopes.unwrap_or_default(),
         };
         if scopes.is_empty() {

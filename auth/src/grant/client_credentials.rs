@@ -53,8 +53,8 @@ pub async fn decide(
     if scopes.is_empty() {
         return Err(Refusal::InvalidScope);
     }
-    let claims = token::claims(issuer, &grant, Subject::App, scopes, now)
-        .ok_or(Refusal::InvalidTarget)?;
+    let claims =
+        token::claims(issuer, &grant, Subject::App, scopes, now).ok_or(Refusal::InvalidTarget)?;
     Ok(Issued {
         claims,
         merchant,

@@ -146,8 +146,7 @@ async fn begin(state: &super::State, encoded: &[u8]) -> Response {
             tracing::error!(error = ?problem, "no authorization request can be taken");
             let status = StatusCode::from_u16(problem.kind.status)
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let mut answer =
-                unredirectable(status, "The request can't be taken at the moment.");
+            let mut answer = unredirectable(status, "The request can't be taken at the moment.");
             if let Some(after) = problem.retry_after {
                 let seconds = HeaderValue::from(after.as_secs().max(1));
                 answer.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -13,12 +13,14 @@ use utoipa::ToSchema;
 use super::client_authentication;
 use crate::{
     authorization::pkce,
-    client::assertion,
     grant::{authorization_code, client_credentials, refresh_token},
 };
 
 /// For how long the metadata may be kept.
 const CACHE_CONTROL: &str = "public, max-age=3600";
+
+/// How clients may sign assertions.
+const ASSERTION_ALGORITHMS: [&str; 1] = ["ES256"];
 
 /// Authorization server metadata (RFC 8414, section 2).
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,7 +97,7 @@ pub(super) struct Metadata {
 pub(super) async fn read(State(state): State<super::State>) -> Response {
     let issuer = &state.issuer;
     let methods = client_authentication::METHODS.to_vec();
-    let algorithms = assertion::ALGORITHMS.to_vec();
+    let algorithms = ASSERTION_ALGORITHMS.to_vec();
     let metadata = Metadata {
         issuer: issuer.to_string(),
         authorization_endpoint: format!("{issuer}/oauth/authorize"),

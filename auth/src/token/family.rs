@@ -149,7 +149,14 @@ pub(crate) async fn begin(
 ) -> Result<Secret, db::Error> {
     store::insert(tx, family).await?;
     let token = Secret::generate(PREFIX);
-    store::insert_token(tx, &token.sha256(), family.id, now, end_of_token(grant, now)).await?;
+    store::insert_token(
+        tx,
+        &token.sha256(),
+        family.id,
+        now,
+        end_of_token(grant, now),
+    )
+    .await?;
     Ok(token)
 }
 
@@ -160,10 +167,7 @@ fn end_of_token(grant: &Grant, now: Timestamp) -> Timestamp {
 }
 
 /// The family `id`, locked.
-pub(crate) async fn lock(
-    tx: &mut PgConnection,
-    id: FamilyId,
-) -> Result<Option<Family>, db::Error> {
+pub(crate) async fn lock(tx: &mut PgConnection, id: FamilyId) -> Result<Option<Family>, db::Error> {
     store::select_for_update(tx, id).await
 }
 
@@ -203,12 +207,17 @@ pub(crate) async fn rotate(
     now: Timestamp,
 ) -> Result<Secret, Error> {
     let successor = Secret::generate(PREFIX);
-    let sealed = successor_key(token)?.seal(
-        &family.id.to_string(),
-        successor.expose().as_bytes(),
-    )?;
+    let sealed =
+        successor_key(token)?.seal(&family.id.to_string(), successor.expose().as_bytes())?;
     let (hash, successor_hash) = (token.sha256(), successor.sha256());
-    store::insert_token(tx, &successor_hash, family.id, now, end_of_token(grant, now)).await?;
+    store::insert_token(
+        tx,
+        &successor_hash,
+        family.id,
+        now,
+        end_of_token(grant, now),
+    )
+    .await?;
     store::mark_rotated(tx, &hash, &successor_hash, &sealed, now).await?;
     Ok(successor)
 }
@@ -255,7 +264,7 @@ pub(crate) async fn end(
 }
 
 /// Deletes tokens that have expired, and families that have none left, a batch at a time. `worker` is a pool of the worker role.
-pub(crate) async fn sweep(worker: &db::Database, now: Timestamp) -> Result<u64, db::Error> {
+pub async fn sweep(worker: &db::Database, now: Timestamp) -> Result<u64, db::Error> {
     store::delete_expired(worker, now).await
 }
 

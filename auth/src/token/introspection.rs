@@ -97,9 +97,10 @@ async fn is_audience(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let grant = grant::unrevoked(tx, merchant, client.id()).await?;
-    Ok(grant.is_some_and(|grant| {
-        grant.is_living(now) && grant.scopes.allows(Scope::MerchantAdmin)
-    }))
+    Ok(
+        grant
+            .is_some_and(|grant| grant.is_living(now) && grant.scopes.allows(Scope::MerchantAdmin)),
+    )
 }
 
 type Found = Option<(MerchantId, Introspection)>;

@@ -24,7 +24,9 @@ pub enum Refusal {
     UnsupportedGrantType,
     /// The code or the refresh token is not good: unknown, over, used, another client's, or its redirect URI, its verifier or its grant is not as it
     /// should be. Which of these it is, is not said.
-    #[error("The code or the refresh token is wrong, was used, is over, or belongs to another client or another redirect URI; or its grant has ended.")]
+    #[error(
+        "The code or the refresh token is wrong, was used, is over, or belongs to another client or another redirect URI; or its grant has ended."
+    )]
     InvalidGrant,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
