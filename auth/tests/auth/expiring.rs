@@ -48,7 +48,7 @@ async fn a_short_grant_is_announced_for_its_last_quarter() {
     install_for(&installation, HOUR * 4).await;
     installation
         .clock
-        .advance(HOUR * 3 - Duration::from_secs(1));
+        .advance((HOUR * 3).saturating_sub(Duration::from_secs(1)));
     assert_eq!(announce(&installation).await, 0);
     installation.clock.advance(Duration::from_secs(1));
     assert_eq!(announce(&installation).await, 1);
