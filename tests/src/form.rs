@@ -187,8 +187,14 @@ impl Form {
 pub(crate) fn forms(url: &Url, html: &str) -> Vec<Form> {
     let tokens = html::tokens(html);
     let mut forms: Vec<Form> = Vec::new();
-    // What fields outside of a form name as theirs.
-    let mut ids: Vec<String> = Vec::new();
+    // What buttons and fields name as theirs, if not the form that they are in; it may follow them.
+    let is_form = |token: &&Token| matches!(token, Token::Open(name, _) if name == "form");
+    let ids: Vec<&str> = tokens
+        .iter()
+        .filter(is_form)
+        .map(|form| form.attribute("id").unwrap_or_default())
+        .collect();
+    let mut elsewhere: Vec<(usize, Control)> = Vec::new();
     let mut is_inside = false;
     let mut labels: Vec<(String, String)> = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
@@ -214,29 +220,26 @@ pub(crate) fn forms(url: &Url, html: &str) -> Vec<Form> {
                     controls: Vec::new(),
                     pressed: None,
                 });
-                ids.push(attribute("id"));
                 is_inside = true;
             }
             "label" => labels.push((attribute("for"), element_text(&tokens, at, "label"))),
             "input" | "select" | "textarea" | "button" => {
-                let named = ids
-                    .iter()
-                    .position(|id| !id.is_empty() && *id == attribute("form"));
-                let form = match named {
-                    Some(index) => forms.get_mut(index),
-                    None if is_inside => forms.last_mut(),
-                    None => None,
-                };
-                if let Some(form) = form {
-                    let mut control = control(&tokens, at, name);
-                    if control.label.is_empty() {
-                        control.label = label_around(&tokens, at).unwrap_or_default();
-                    }
+                let mut control = control(&tokens, at, name);
+                if control.label.is_empty() {
+                    control.label = label_around(&tokens, at).unwrap_or_default();
+                }
+                if let Some(id) = token.attribute("form") {
+                    let of_it = ids.iter().position(|known| *known == id);
+                    elsewhere.extend(of_it.map(|index| (index, control)));
+                } else if let Some(form) = forms.last_mut().filter(|_| is_inside) {
                     form.controls.push(control);
                 }
             }
             _ => {}
         }
+    }
+    for (index, control) in elsewhere {
+        forms[index].controls.push(control);
     }
     for control in forms.iter_mut().flat_map(|form| &mut form.controls) {
         let of_it = |(target, _): &&(String, String)| !target.is_empty() && *target == control.id;
@@ -281,16 +284,25 @@ fn control(tokens: &[Token], at: usize, name: &str) -> Control {
     };
     match name {
         "input" => {
-            control.kind = token.attribute("type").unwrap_or("text").to_owned();
+            token
+                .attribute("type")
+                .unwrap_or("text")
+                .clone_into(&mut control.kind);
             if control.is_switch() {
                 control.is_on = token.attribute("checked").is_some();
-                control.value = token.attribute("value").unwrap_or("on").to_owned();
+                token
+                    .attribute("value")
+                    .unwrap_or("on")
+                    .clone_into(&mut control.value);
             } else if control.is_button() {
                 control.label.clone_from(&control.value);
             }
         }
         "button" => {
-            control.kind = token.attribute("type").unwrap_or("submit").to_owned();
+            token
+                .attribute("type")
+                .unwrap_or("submit")
+                .clone_into(&mut control.kind);
             if control.label.is_empty() {
                 control.label = element_text(tokens, at, name);
             }
@@ -329,12 +341,16 @@ mod tests {
         <label><input type="checkbox" name="scope" value="b"> Write orders</label>
         <label>Ends <select name="end"><option value="day">A day</option><option value="week" selected>A week</option></select></label>
         <input type="radio" name="r" value="1"><input type="radio" name="r" value="2" checked>
-        <button name="act" value="no">Refuse</button><button name="act" value="yes">Allow it</button></form>"#;
+        <button name="act" value="no">Refuse</button><button name="act" value="yes">Allow it</button>
+        <button form="cancel">Cancel</button></form><form id="cancel" action="/cancel"><input type="hidden" name="a" value="1"></form>"#;
 
     #[test]
     fn a_form_is_sent_as_it_is_filled_in() {
         let url = Url::parse("http://localhost:1/here").unwrap();
-        let form = forms(&url, PAGE).remove(0);
+        let mut forms = forms(&url, PAGE);
+        let (cancel, form) = (forms.remove(1), forms.remove(0));
+        assert_eq!(cancel.press("Cancel").entries().len(), 1);
+        assert!(!form.has("cancel"));
         assert_eq!(form.method, Method::POST);
         assert_eq!(form.action.as_str(), "http://localhost:1/next?a=1&b=2");
         let entries = |form: &Form| {

@@ -23,7 +23,7 @@ mod stoa;
 pub use browser::{Browser, Cookie, Page};
 pub use client::{Answer, Client, Credentials, new_key};
 pub use form::{Control, Form};
-pub use person::{ALLOW, Consenter, Person};
+pub use person::{Consenter, Person, question};
 pub use receiver::{Delivery, Receiver};
 pub use script::TestClients;
 pub use stoa::{ALL_SCOPES, Stoa, StoaOptions, order_of};

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     browser::{Browser, Page},
-    form::Form,
+    form::{Control, Form},
 };
 
 /// Somebody with a password.
@@ -58,13 +58,18 @@ impl Person {
         decide: impl FnOnce(Form) -> Form,
     ) -> Url {
         let page = self.consent_page(browser, request).await.expect(200);
-        let form = decide(page.form(ALLOW).press(ALLOW));
-        browser.submit(&form).await.expect(303).left_for()
+        let question = question(&page).unwrap_or_else(|| panic!("{page}\n… asks for nothing"));
+        let answer = browser.submit(&decide(question)).await;
+        answer.expect(303).left_for()
     }
 }
 
-/// What the button of consent says.
-pub const ALLOW: &str = "allow";
+/// The form by which a page of consent is agreed to.
+pub fn question(page: &Page) -> Option<Form> {
+    let allows = |control: &Control| control.name == "decision" && control.value == "allow";
+    let mut forms = page.forms().into_iter();
+    forms.find(|form| form.controls.iter().any(allows))
+}
 
 /// Somebody at a browser, for programs that can't open one: `GET {url}?request=…` consents to an authorization request, and answers with the address that
 /// the client is answered at.
@@ -82,14 +87,10 @@ impl Consenter {
         let (person, base_url) = (Arc::new(person), base_url.to_owned());
         let consent = async move |Query(query): Query<Vec<(String, String)>>| {
             let browser = Browser::at(&base_url);
-            let page = person.consent_page(&browser, &query[0].1).await;
-            if page.status.is_redirection() {
-                return (StatusCode::OK, page.left_for().to_string());
+            let mut page = person.consent_page(&browser, &query[0].1).await;
+            if let Some(question) = question(&page) {
+                page = browser.submit(&question).await;
             }
-            if !page.has_form(ALLOW) {
-                return (StatusCode::CONFLICT, page.to_string());
-            }
-            let page = browser.submit(&page.form(ALLOW).press(ALLOW)).await;
             match page.location() {
                 Some(location) => (StatusCode::OK, location.to_string()),
                 None => (StatusCode::CONFLICT, page.to_string()),

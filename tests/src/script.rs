@@ -30,7 +30,7 @@ impl TestClients {
     /// Runs a script of `tests/` by node or Python to its end, and gives what it printed; fails with that if the script does. It finds `input` as JSON
     /// in its first argument.
     pub async fn run(&self, script: &str, input: &Value) -> String {
-        let program = if script.ends_with(".py") {
+        let program = if Path::new(script).extension() == Some("py".as_ref()) {
             self.home.join("venv/bin/python")
         } else {
             self.home.join("bin/node")
