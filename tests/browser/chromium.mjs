@@ -3,8 +3,9 @@
 // A journey is a script of this folder. It finds its input as JSON in its first argument, prints what the test goes on with as JSON, and fails by throwing.
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const input = JSON.parse(process.argv[2]);
@@ -33,9 +34,10 @@ export async function journey(work) {
             await work(page, context);
         } catch (error) {
             mkdirSync(screenshots, { recursive: true });
-            const picture = join(screenshots, 'failed.png');
+            const picture = join(screenshots, `failed-${basename(process.argv[1], '.mjs')}.png`);
             await page.screenshot({ path: picture, fullPage: true }).catch(() => undefined);
-            console.error(`at ${page.url()} (${picture}): ${await page.locator('body').innerText({ timeout: 1000 }).catch(() => '')}`);
+            const words = await page.locator('body').innerText({ timeout: 1000 }).catch(() => '');
+            console.error([`at ${page.url()} (${picture}):`, words, ...complaints].join('\n'));
             throw error;
         }
         assert.deepEqual(complaints, []);
@@ -57,14 +59,25 @@ function watch(page) {
     return complaints;
 }
 
-/** Answers for a client at `redirectUri`, and gives the address that the browser comes there by. */
-export async function client(context, redirectUri) {
-    const { origin } = new URL(redirectUri);
-    await context.route((url) => url.origin === origin, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html><html lang=en><title>App</title><h1>Back at the app</h1>' }));
-    return async (page) => {
+/** An app on loopback, where the server allows any port: how it asks for what `request` says, and the address that it is answered at. */
+export async function startApp() {
+    const server = createServer((request, response) => {
+        response.setHeader('content-type', 'text/html; charset=utf-8');
+        response.end('<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>An app</title><h1>Back at the app</h1>');
+    });
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    server.unref();
+    const redirectUri = `http://127.0.0.1:${server.address().port}/callback`;
+    const asks = (request) => {
+        const url = new URL(request);
+        url.searchParams.set('redirect_uri', redirectUri);
+        return url.href;
+    };
+    const answered = async (page) => {
         await page.waitForURL((url) => url.href.startsWith(redirectUri));
         return new URL(page.url());
     };
+    return { asks, answered };
 }
 
 /** Fills in who one is, and goes on. */
@@ -105,22 +118,23 @@ async function assertFocusIsVisible(page) {
     return focused.words;
 }
 
-const widths = [1280, 390];
-const themes = ['light', 'dark'];
+const views = [[1280, 'light'], [1280, 'dark'], [390, 'light'], [390, 'dark']];
 
-/** Looks at a page in both themes and at both widths: axe finds nothing, nothing scrolls sideways on a phone, and there is a picture of each. */
+/** Looks at a page in both themes and at both widths: axe finds nothing, nothing scrolls sideways, and there is a picture of each. */
 export async function look(page, name) {
     mkdirSync(screenshots, { recursive: true });
     const before = page.viewportSize();
-    for (const width of widths) {
+    for (const [width, colorScheme] of views) {
         await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
-        for (const colorScheme of themes) {
-            await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-            const { scrolled, inner } = await page.evaluate(() => ({ scrolled: document.documentElement.scrollWidth, inner: window.innerWidth }));
-            assert.ok(scrolled <= inner, `${name} is ${scrolled} wide at ${inner}`);
-            await page.screenshot({ path: join(screenshots, `${name}-${width}-${colorScheme}.png`), fullPage: true });
-            await assertAccessible(page, `${name}, ${width}, ${colorScheme}`);
-        }
+        await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+        await page.screenshot({ path: join(screenshots, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+        // What is folded is looked at too.
+        const folded = await page.$$('details:not([open])');
+        for (const details of folded) await details.evaluate((element) => { element.open = true; });
+        const { scrolled, inner } = await page.evaluate(() => ({ scrolled: document.documentElement.scrollWidth, inner: window.innerWidth }));
+        assert.ok(scrolled <= inner, `${name} is ${scrolled} wide at ${inner}`);
+        await assertAccessible(page, `${name} at ${page.url()}, ${width}, ${colorScheme}`);
+        for (const details of folded) await details.evaluate((element) => { element.open = false; });
     }
     await page.setViewportSize(before);
     await page.emulateMedia({ colorScheme: null, reducedMotion: null });

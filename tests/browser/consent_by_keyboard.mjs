@@ -1,14 +1,14 @@
 // The whole journey of consent by keyboard alone: sign in, read, untick, choose an end, allow, and be back at the app; then refuse.
 //
-// Input: {request, again, redirectUri, person: {login, password}, scope}: two authorization requests, and the words of the scope to untick.
-// Prints the address that the app was answered at.
+// Input: {request, again, person: {login, password}, scope}: two authorization requests, and the words of the scope to untick.
+// Prints the addresses that the app was answered at.
 import assert from 'node:assert/strict';
-import { client, input, journey, look, tabTo } from './chromium.mjs';
+import { input, journey, look, startApp, tabTo } from './chromium.mjs';
 
-await journey(async (page, context) => {
-    const answered = await client(context, input.redirectUri);
+await journey(async (page) => {
+    const app = await startApp();
 
-    await page.goto(input.request);
+    await page.goto(app.asks(input.request));
     await tabTo(page, page.getByRole('textbox', { name: 'Login' }));
     await page.keyboard.type(input.person.login);
     await tabTo(page, page.getByLabel('Password', { exact: true }));
@@ -29,15 +29,15 @@ await journey(async (page, context) => {
     for (let presses = 0; presses < 6 && !await week.isChecked(); presses += 1) await page.keyboard.press('ArrowDown');
     assert.equal(await week.isChecked(), true);
 
-    await tabTo(page, page.getByRole('button', { name: /allow/i }).first());
+    await tabTo(page, page.getByRole('button', { name: 'Allow access' }));
     await page.keyboard.press('Enter');
-    const answer = await answered(page);
+    const answer = await app.answered(page);
     assert.ok(answer.searchParams.get('code'), answer.href);
 
-    await page.goto(input.again);
-    await tabTo(page, page.getByRole('button', { name: /refuse|deny|don.t|not now|cancel/i }));
+    await page.goto(app.asks(input.again));
+    await tabTo(page, page.getByRole('button', { name: 'Cancel' }));
     await page.keyboard.press('Space');
-    const refusal = await answered(page);
+    const refusal = await app.answered(page);
     assert.equal(refusal.searchParams.get('error'), 'access_denied');
     console.log(JSON.stringify({ answer: answer.href, refusal: refusal.href }));
 });

@@ -214,6 +214,7 @@ impl Page {
     }
 
     /// The page, if it has this status.
+    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{self}");
