@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use crate::Error;
 
 pub mod client_credentials;
-mod scope_names;
+pub(crate) mod scope_names;
 mod store;
 pub mod view;
 

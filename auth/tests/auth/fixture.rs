@@ -117,9 +117,7 @@ impl Installation {
 
     pub(crate) async fn app(&self) -> NewApp {
         let mut tx = self.database.api().begin().await.unwrap();
-        let input = AppInput {
-            name: "Parcel Desk".to_owned(),
-        };
+        let input = AppInput::named("Parcel Desk");
         let app = app::create(&mut tx, input, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         app
@@ -218,7 +216,11 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn basic(app: &NewApp) -> (header::HeaderName, String) {
-    basic_of(&app.app.id.to_string(), app.client_secret.expose())
+    basic_of(&app.app.id.to_string(), secret_of(app))
+}
+
+pub(crate) fn secret_of(app: &NewApp) -> &str {
+    app.client_secret.as_ref().unwrap().expose()
 }
 
 pub(crate) fn basic_of(id: &str, secret: &str) -> (header::HeaderName, String) {
