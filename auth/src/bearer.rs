@@ -15,7 +15,7 @@ use kernel::{
 
 use crate::{
     Error, GrantView, Issuer, SigningKeys, TokenFault,
-    grant::view::Held,
+    grant::{LastUse, view::Held},
     token::access_token::{Verified, Verifier, check_time},
 };
 
@@ -28,6 +28,7 @@ pub struct Bearer {
     verifier: Verifier,
     metadata: ResourceMetadata,
     view: Arc<GrantView>,
+    last_use: Option<Arc<LastUse>>,
     clock: Clock,
     remembered: Remembered,
 }
@@ -48,6 +49,7 @@ impl Bearer {
             metadata: ResourceMetadata::of(&issuer),
             verifier: Verifier::new(issuer, keys),
             view,
+            last_use: None,
             clock,
             remembered: Remembered::default(),
         }
@@ -56,6 +58,15 @@ impl Bearer {
     /// Where the metadata of the API is that these tokens are for.
     pub fn resource_metadata(&self) -> ResourceMetadata {
         self.metadata.clone()
+    }
+
+    /// Notes from now on when grants are used. Somebody must run `last_use`.
+    #[must_use]
+    pub fn noting(self, last_use: Arc<LastUse>) -> Self {
+        Self {
+            last_use: Some(last_use),
+            ..self
+        }
     }
 
     /// The actor that `token` stands for, serving `request`. An [`Error::Token`] is a 401; a database that is away is a 503.
@@ -85,6 +96,9 @@ impl Bearer {
                 epoch: claims.epoch,
             })
             .await?;
+        if let Some(last_use) = &self.last_use {
+            last_use.note(claims.grant, now);
+        }
         Ok(Actor {
             merchant: *merchant,
             app: claims.client_id,
