@@ -276,7 +276,7 @@ fn decide(
 }
 
 /// The terms of a grant as an entry of the audit log shows them.
-pub(crate) fn terms(terms: &GrantInput) -> Value {
+pub fn terms(terms: &GrantInput) -> Value {
     json!({
         "scopes": terms.scopes.names(),
         "locations": terms.locations,
