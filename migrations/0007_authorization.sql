@@ -220,7 +220,7 @@ create table client_assertions (
     constraint client_assertions_pkey primary key (app_id, jti_sha256)
 );
 create index client_assertions_expires_at on client_assertions (expires_at);
-grant select, insert, delete on client_assertions to stoa_api;
+grant select, insert, update, delete on client_assertions to stoa_api;
 
 -- What the token endpoint refused an app lately, for its developer.
 create table token_errors (

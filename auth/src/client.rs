@@ -12,6 +12,7 @@ use crate::{Error, Issuer};
 pub mod app;
 pub mod app_secret;
 pub mod assertion;
+pub mod key;
 pub mod redirect_uri;
 pub mod secret;
 mod store;
@@ -48,8 +49,9 @@ impl Credentials {
     /// Who the client says it is, which nobody has checked: for counting and for logs. Empty if it does not say.
     pub fn client_id(&self) -> Cow<'_, str> {
         match self {
-            Self::None { client_id } | Self::Secret { client_id, .. } => Cow::Borrowed(client_id),
-            Self::Assertion {
+            Self::None { client_id }
+            | Self::Secret { client_id, .. }
+            | Self::Assertion {
                 client_id: Some(client_id),
                 ..
             } => Cow::Borrowed(client_id),

@@ -94,7 +94,7 @@ pub struct AppInput {
     /// Whether it can keep a secret: `confidential` unless something else is said. Stays as it is.
     #[serde(default)]
     pub kind: ClientKind,
-    /// Where people may be sent back to, at most 20 URIs: https, http on 127.0.0.1 or [::1] (any port), and for public clients schemes of their
+    /// Where people may be sent back to, at most 20 URIs: https, http on `127.0.0.1` or `[::1]` (any port), and for public clients schemes of their
     /// own with a dot in them. A public client has at least one.
     #[serde(default)]
     #[schema(example = json!(["https://parcel-desk.example/callback"]))]

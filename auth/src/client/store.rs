@@ -7,12 +7,16 @@
 )]
 
 use kernel::{clock::Timestamp, db::Error, id::AppId, scope::ScopeSet, version::Version};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 
 use super::{
     app::{App, ClientKind},
     app_secret::{AppSecret, AppSecretId},
+    key::ClientKey,
 };
+
+/// Expired assertions that one new one clears away; two would do.
+const EXPIRED_ASSERTIONS_DELETED_MAX: i64 = 20;
 
 struct Row {
     id: AppId,
@@ -212,6 +216,97 @@ pub(super) async fn update_superseded_secret(
         )
         where id = $1",
         app as AppId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The app and its keys. One statement, whether there is such an app or not.
+pub(super) async fn select_with_keys(
+    tx: &mut PgConnection,
+    id: AppId,
+) -> Result<Option<(App, Vec<ClientKey>)>, Error> {
+    let row = sqlx::query!(
+        r#"select
+            id as "id: AppId",
+            name,
+            kind as "kind: ClientKind",
+            redirect_uris,
+            scopes,
+            required_scopes,
+            homepage_url,
+            version as "version: Version",
+            created_at as "created_at: Timestamp",
+            array(
+                select app_keys.jwk
+                from app_keys
+                where app_keys.app_id = apps.id
+            ) as "keys!: Vec<Json<ClientKey>>"
+        from apps
+        where id = $1"#,
+        id as AppId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| {
+        let keys = row.keys.into_iter().map(|Json(key)| key).collect();
+        let app = Row {
+            id: row.id,
+            name: row.name,
+            kind: row.kind,
+            redirect_uris: row.redirect_uris,
+            scopes: row.scopes,
+            required_scopes: row.required_scopes,
+            homepage_url: row.homepage_url,
+            version: row.version,
+            created_at: row.created_at,
+        };
+        (app.into(), keys)
+    }))
+}
+
+/// Notes an assertion as used; false if it was used before. Who comes at the same moment waits for the first to commit.
+pub(super) async fn insert_assertion(
+    tx: &mut PgConnection,
+    app: AppId,
+    jti_sha256: &[u8],
+    expires_at: Timestamp,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query!(
+        "insert into client_assertions (app_id, jti_sha256, expires_at)
+        values ($1, $2, $3)
+        on conflict (app_id, jti_sha256) do nothing",
+        app as AppId,
+        jti_sha256,
+        expires_at as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Forgets some assertions of `app` that are no longer good: more than are added, so that what is kept follows what is good. Those that somebody else is
+/// about to forget are left to them.
+pub(super) async fn delete_expired_assertions(
+    tx: &mut PgConnection,
+    app: AppId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from client_assertions
+        where app_id = $1
+            and jti_sha256 in (
+                select jti_sha256
+                from client_assertions
+                where app_id = $1
+                    and expires_at <= $2
+                limit $3
+                for update skip locked
+            )",
+        app as AppId,
+        now as Timestamp,
+        EXPIRED_ASSERTIONS_DELETED_MAX,
     )
     .execute(tx)
     .await?;
