@@ -20,8 +20,14 @@ pub enum Refusal {
     #[error("This grant is for confidential clients alone.")]
     UnauthorizedClient,
     /// Another grant than those of the metadata.
-    #[error("The grant type must be client_credentials.")]
+    #[error("The grant type must be authorization_code, refresh_token or client_credentials.")]
     UnsupportedGrantType,
+    /// The code or the refresh token is not good: unknown, over, used, another client's, or its redirect URI, its verifier or its grant is not as it
+    /// should be. Which of these it is, is not said.
+    #[error(
+        "The code or the refresh token is wrong, was used, is over, or belongs to another client or another redirect URI; or its grant has ended."
+    )]
+    InvalidGrant,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
         "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."
@@ -63,6 +69,7 @@ impl Refusal {
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
             Self::Unavailable(_) => "temporarily_unavailable",
@@ -77,6 +84,11 @@ impl Refusal {
             Self::Unavailable(problem) | Self::Server(problem) => problem.kind.status,
             _ => 400,
         }
+    }
+
+    /// Whether something is wrong on our side, so that nothing was decided.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Server(_))
     }
 
     /// The problem on our side, for the log and for `Retry-After`; `None` if the fault is the client's.

@@ -18,6 +18,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use kernel::{
     actor::Actor,
+    caller::Caller,
     clock::Clock,
     db::Database,
     event::Announcer,
@@ -96,7 +97,8 @@ impl Installation {
             database: database.clone(),
             clock: self.clock.clone(),
         };
-        let router = http::router(state);
+        let caller = self.caller();
+        let router = http::router(state).layer(axum::Extension(caller));
         Process {
             database,
             keys,
@@ -106,6 +108,15 @@ impl Installation {
             router,
             clock: self.clock.clone(),
         }
+    }
+
+    /// From where every request of the tests comes.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::new(
+            RequestId::new(self.clock.now()),
+            Some("192.0.2.7".parse().unwrap()),
+            Some("tests"),
+        )
     }
 
     pub(crate) async fn merchant(&self) -> MerchantId {
@@ -235,8 +246,17 @@ impl Process {
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
-        let mut request = Request::post("/oauth/token")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.post_to("/oauth/token", headers, form).await
+    }
+
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        let mut request =
+            Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(name, value);
         }
