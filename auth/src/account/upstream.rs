@@ -4,7 +4,7 @@
 use kernel::caller::Caller;
 use url::Url;
 
-use super::{Accounts, CeremonyToken, NewSession, Session, pending};
+use super::{Accounts, CeremonyToken, NewSession, Session};
 use crate::{Error, Issuer, client::secret::Secret};
 
 /// Where the provider sends the browser back to, below the issuer.
@@ -29,7 +29,7 @@ pub struct Upstream;
 
 impl Upstream {
     pub(super) fn new(config: UpstreamConfig, issuer: &Issuer) -> Result<Self, Error> {
-        pending()
+        Err(Error::Forbidden("This is not there yet."))
     }
 }
 
@@ -70,7 +70,7 @@ impl Accounts {
         &self,
         purpose: Purpose<'_>,
     ) -> Result<(CeremonyToken, Url), Error> {
-        pending()
+        Err(Error::Forbidden("This is not there yet."))
     }
 
     /// Finishes with what the provider has put into the query of the callback.
@@ -82,16 +82,16 @@ impl Accounts {
         state: &str,
         iss: Option<&str>,
     ) -> Result<UpstreamOutcome, Error> {
-        pending()
+        Err(Error::Forbidden("This is not there yet."))
     }
 
     /// Whether the person has an account at the provider.
     pub async fn has_upstream(&self, session: &Session) -> Result<bool, Error> {
-        pending()
+        Err(Error::Forbidden("This is not there yet."))
     }
 
     /// Forgets the person's account at the provider, and ends the other sessions. Needs a recent proof; the last way in stays.
     pub async fn unlink_upstream(&self, caller: &Caller, session: &Session) -> Result<(), Error> {
-        pending()
+        Err(Error::Forbidden("This is not there yet."))
     }
 }
