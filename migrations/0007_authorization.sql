@@ -220,7 +220,7 @@ create table client_assertions (
     constraint client_assertions_pkey primary key (app_id, jti_sha256)
 );
 create index client_assertions_expires_at on client_assertions (expires_at);
-grant select, insert, delete on client_assertions to stoa_api;
+grant select, insert, update, delete on client_assertions to stoa_api;
 
 -- What the token endpoint refused an app lately, for its developer.
 create table token_errors (
@@ -328,6 +328,7 @@ alter table grants
     add column consented_by uuid;
 create index grants_expires_at on grants (expires_at) where expires_at is not null and revoked_at is null;
 create index grants_app on grants (app_id);
+create index grants_merchant on grants (merchant_id);
 grant update (expiring_announced_for) on grants to stoa_worker;
 
 create table grant_uses (

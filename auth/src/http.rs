@@ -8,6 +8,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{Issuer, SigningKeys};
 
+mod client_authentication;
+mod form;
 mod jwks;
 mod metadata;
 mod token;

@@ -54,9 +54,9 @@ mod tests {
         assert!(client_secret.expose().starts_with("stoa_secret_"));
         assert_eq!(client_secret.expose().len(), "stoa_secret_".len() + 43);
         assert_eq!(format!("{client_secret} {client_secret:?}"), "*** ***");
-        let credentials = Credentials {
+        let credentials = Credentials::Secret {
             client_id: "app".to_owned(),
-            client_secret: client_secret.clone(),
+            secret: client_secret.clone(),
         };
         assert!(!format!("{credentials:?}").contains(client_secret.expose()));
         assert_ne!(

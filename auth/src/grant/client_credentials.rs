@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::store;
 use crate::{
     Issuer,
-    client::{self, Credentials},
+    client::{Client, Credentials, app::ClientKind},
     token::{self, Claims, refusal::Refusal},
 };
 
@@ -24,23 +24,25 @@ pub struct TokenRequest {
     pub scope: Option<String>,
 }
 
-/// Decides what the token says: the client first, then the resource, then the scope. Runs in a transaction that has entered no merchant.
+/// Decides what the token of `client` says: the resource first, then the scope. Runs in a transaction that has entered no merchant.
 pub async fn decide(
     tx: &mut PgConnection,
     issuer: &Issuer,
+    client: &Client,
     request: &TokenRequest,
     now: Timestamp,
 ) -> Result<Claims, Refusal> {
-    let app = client::authenticate(tx, &request.credentials)
-        .await?
-        .ok_or(Refusal::InvalidClient)?;
+    // Only confidential clients may (RFC 6749, section 4.4).
+    if client.app.kind != ClientKind::Confidential {
+        return Err(Refusal::UnauthorizedClient);
+    }
     // A merchant that does not exist, that has granted nothing, or whose grant is over: an app is not told which.
     let merchant = request
         .resource
         .as_deref()
         .and_then(|resource| issuer.merchant_of(resource))
         .ok_or(Refusal::InvalidTarget)?;
-    let grant = store::select_unrevoked(tx, merchant, app)
+    let grant = store::select_unrevoked(tx, merchant, client.id())
         .await?
         .ok_or(Refusal::InvalidTarget)?;
     let scopes = match &request.scope {

@@ -10,6 +10,7 @@ use kernel::scope::Scope;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::client_authentication;
 use crate::grant::client_credentials;
 
 /// For how long the metadata may be kept.
@@ -39,7 +40,7 @@ pub(super) struct Metadata {
     response_types_supported: Vec<&'static str>,
     /// What `grant_type` may be.
     grant_types_supported: Vec<&'static str>,
-    /// How a client may show its secret.
+    /// How a client may prove itself.
     token_endpoint_auth_methods_supported: Vec<&'static str>,
 }
 
@@ -63,7 +64,7 @@ pub(super) async fn read(State(state): State<super::State>) -> Response {
         scopes_supported: Scope::ALL.iter().map(|scope| scope.name()).collect(),
         response_types_supported: Vec::new(),
         grant_types_supported: vec![client_credentials::GRANT_TYPE],
-        token_endpoint_auth_methods_supported: vec!["client_secret_basic", "client_secret_post"],
+        token_endpoint_auth_methods_supported: client_authentication::METHODS.to_vec(),
     };
     ([(header::CACHE_CONTROL, CACHE_CONTROL)], Json(metadata)).into_response()
 }

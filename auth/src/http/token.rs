@@ -7,13 +7,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
-use url::form_urlencoded;
 use utoipa::ToSchema;
 
+use super::{client_authentication, form::Form};
 use crate::{
-    client::{Credentials, secret::Secret},
+    client::{self, Proof},
     deadline,
     grant::client_credentials::{self, TokenRequest},
     token::{self, AccessToken, refusal::Refusal},
@@ -43,6 +42,10 @@ pub(super) struct TokenForm {
     client_id: Option<String>,
     /// The app's secret, unless it is shown by HTTP Basic.
     client_secret: Option<String>,
+    /// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` beside an assertion.
+    client_assertion_type: Option<String>,
+    /// A JWT signed with a key of the app's (RFC 7523), in place of a secret.
+    client_assertion: Option<String>,
 }
 
 /// An access token (RFC 6749, section 5.1).
@@ -122,9 +125,17 @@ async fn decide(
         body.map_err(|_unread| Refusal::InvalidRequest("The body is too large, or breaks off."))?;
     let request = read(headers, &body)?;
     let decided = async {
-        // Nothing is written: the transaction's end needs no waiting for.
         let mut tx = state.database.begin().await?;
-        client_credentials::decide(&mut tx, &state.issuer, &request, state.clock.now()).await
+        let (issuer, now) = (&state.issuer, state.clock.now());
+        let client = client::authenticate(&mut tx, issuer, &request.credentials, now)
+            .await?
+            .ok_or(Refusal::InvalidClient)?;
+        let decided = client_credentials::decide(&mut tx, issuer, &client, &request, now).await;
+        // An assertion is used up whatever is decided. Otherwise nothing is written: the transaction's end needs no waiting for.
+        if client.proof == Proof::Assertion {
+            tx.commit().await.map_err(kernel::db::Error::from)?;
+        }
+        decided
     };
     let claims = deadline::in_time(decided)
         .await
@@ -133,7 +144,7 @@ async fn decide(
             if refusal.status() < 500 {
                 let client: String = request
                     .credentials
-                    .client_id
+                    .client_id()
                     .chars()
                     .take(CLIENT_ID_CHARACTERS_LOGGED)
                     .collect();
@@ -146,60 +157,9 @@ async fn decide(
 /// Characters of a client id that are logged, of one that may be anything.
 const CLIENT_ID_CHARACTERS_LOGGED: usize = 64;
 
-/// The form's parameters that mean something here. Empty ones count as absent (RFC 6749, section 3.2).
-#[derive(Default)]
-struct Form {
-    grant_type: Option<String>,
-    resource: Option<String>,
-    scope: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<Secret>,
-}
-
-impl Form {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let mut form = Self::default();
-        for (name, value) in form_urlencoded::parse(body) {
-            let value = Some(value.into_owned()).filter(|value| !value.is_empty());
-            let repeated = match &*name {
-                "grant_type" => std::mem::replace(&mut form.grant_type, value).is_some(),
-                // A client may name several resources (RFC 8707, section 2); a token of ours is for one.
-                "resource" if form.resource.is_some() => return Err(Refusal::InvalidTarget),
-                "resource" => std::mem::replace(&mut form.resource, value).is_some(),
-                "scope" => std::mem::replace(&mut form.scope, value).is_some(),
-                "client_id" => std::mem::replace(&mut form.client_id, value).is_some(),
-                "client_secret" => {
-                    std::mem::replace(&mut form.client_secret, value.map(Secret::new)).is_some()
-                }
-                _ => false,
-            };
-            if repeated {
-                return Err(Refusal::InvalidRequest("A parameter is repeated."));
-            }
-        }
-        Ok(form)
-    }
-}
-
 fn read(headers: &HeaderMap, body: &[u8]) -> Result<TokenRequest, Refusal> {
-    let is_form = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
-    if !is_form {
-        return Err(Refusal::InvalidRequest(
-            "The body must be application/x-www-form-urlencoded.",
-        ));
-    }
-    let form = Form::read(body)?;
-    match form.grant_type.as_deref() {
+    let form = Form::read(headers, body)?;
+    match form.get("grant_type") {
         None => {
             return Err(Refusal::InvalidRequest(
                 "The parameter grant_type is missing.",
@@ -208,66 +168,15 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<TokenRequest, Refusal> {
         Some(client_credentials::GRANT_TYPE) => {}
         Some(_) => return Err(Refusal::UnsupportedGrantType),
     }
-    let credentials = match (basic(headers)?, form.client_id, form.client_secret) {
-        (Some(_), _, Some(_)) => {
-            return Err(Refusal::InvalidRequest(
-                "The client shows its secret in two ways.",
-            ));
-        }
-        (Some(basic), Some(client_id), None) if basic.client_id != client_id => {
-            return Err(Refusal::InvalidRequest(
-                "The client names itself in two ways.",
-            ));
-        }
-        (Some(basic), _, None) => basic,
-        (None, Some(client_id), Some(client_secret)) => Credentials {
-            client_id,
-            client_secret,
-        },
-        (None, _, _) => return Err(Refusal::InvalidClient),
-    };
-    Ok(TokenRequest {
-        credentials,
-        resource: form.resource,
-        scope: form.scope,
-    })
-}
-
-/// The client as HTTP Basic shows it: id and secret form-encoded, a colon between, in base64 (RFC 6749, section 2.3.1).
-fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Refusal::InvalidRequest(
-            "The header Authorization is repeated.",
-        ));
+    // A client may name several resources (RFC 8707, section 2); a token of ours is for one.
+    if form.is_repeated("resource") {
+        return Err(Refusal::InvalidTarget);
     }
-    let pair = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-        .and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok())
-        .and_then(|decoded| String::from_utf8(decoded).ok());
-    let (client_id, client_secret) = pair
-        .as_deref()
-        .and_then(|pair| pair.split_once(':'))
-        .ok_or(Refusal::InvalidClient)?;
-    Ok(Some(Credentials {
-        client_id: form_decoded(client_id),
-        client_secret: Secret::new(form_decoded(client_secret)),
-    }))
-}
-
-/// Undoes the form encoding of one value. An ampersand or equals sign would be encoded in it, and so ends nothing of ours.
-fn form_decoded(value: &str) -> String {
-    let value = value.replace('&', "%26").replace('=', "%3D");
-    form_urlencoded::parse(value.as_bytes())
-        .next()
-        .map(|(name, _)| name.into_owned())
-        .unwrap_or_default()
+    Ok(TokenRequest {
+        credentials: client_authentication::read(headers, &form)?,
+        resource: form.get("resource").map(str::to_owned),
+        scope: form.get("scope").map(str::to_owned),
+    })
 }
 
 /// No answer of this endpoint is kept (RFC 6749, section 5.1).

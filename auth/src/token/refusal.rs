@@ -13,9 +13,12 @@ pub enum Refusal {
     /// The request lacks a parameter, repeats one, or proves the client in two ways.
     #[error("{0}")]
     InvalidRequest(&'static str),
-    /// There is no such client, or its secret is another.
-    #[error("The client id or the client secret is wrong.")]
+    /// There is no such client, or it does not prove that it is this one.
+    #[error("The client id is wrong, or the secret or assertion that came with it.")]
     InvalidClient,
+    /// The client is known, and this grant is not for its kind.
+    #[error("This grant is for confidential clients alone.")]
+    UnauthorizedClient,
     /// Another grant than those of the metadata.
     #[error("The grant type must be client_credentials.")]
     UnsupportedGrantType,
@@ -58,6 +61,7 @@ impl Refusal {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidClient => "invalid_client",
+            Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",

@@ -9,7 +9,9 @@ use axum::{
 };
 use kernel::id::{LocationId, MerchantId};
 
-use crate::fixture::{Answer, ISSUER, Install, Installation, Process, basic, basic_of, terms};
+use crate::fixture::{
+    Answer, ISSUER, Install, Installation, Process, basic, basic_of, secret_of, terms,
+};
 
 fn form_for(install: &Install, more: &str) -> String {
     format!(
@@ -22,7 +24,7 @@ fn by_post(install: &Install) -> String {
     format!(
         "&client_id={}&client_secret={}",
         install.app.app.id,
-        install.app.client_secret.expose()
+        secret_of(&install.app)
     )
 }
 
@@ -134,7 +136,7 @@ async fn a_wrong_secret_and_an_unknown_client_get_the_same_answer() {
     let (_installation, process, install) = setting().await;
     let (id, secret) = (
         install.app.app.id.to_string(),
-        install.app.client_secret.expose().to_owned(),
+        secret_of(&install.app).to_owned(),
     );
     let unknown = "app_01jd3x5k8vfm7b2c9q0r4t6w8y";
     let wrong = [
@@ -364,7 +366,7 @@ async fn basic_credentials_are_form_encoded() {
     let (_installation, process, install) = setting().await;
     // The same bytes, needlessly encoded: RFC 6749 has them decoded once more after base64.
     let id = install.app.app.id.to_string().replace('_', "%5F");
-    let secret = install.app.client_secret.expose().replace('_', "%5F");
+    let secret = secret_of(&install.app).replace('_', "%5F");
     let answer = process
         .post(&[basic_of(&id, &secret)], &form_for(&install, ""))
         .await;
@@ -453,13 +455,13 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
 #[tokio::test]
 async fn only_a_hash_of_the_secret_is_kept() {
     let (installation, _process, install) = setting().await;
-    let secret = install.app.client_secret.expose();
+    let secret = secret_of(&install.app);
     let hashed =
         format!("select count(*) from apps where secret_sha256 = sha256('{secret}'::bytea)");
     assert_eq!(installation.database.count(&hashed).await.unwrap(), 1);
-    let credentials = Credentials {
+    let credentials = Credentials::Secret {
         client_id: install.app.app.id.to_string(),
-        client_secret: install.app.client_secret.clone(),
+        secret: install.app.client_secret.clone().unwrap(),
     };
     for text in [format!("{:?}", install.app), format!("{credentials:?}")] {
         assert!(text.contains("***") && !text.contains(secret), "{text}");
