@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use auth::{
     Bearer, Error, GrantView, Issuer, SigningKeys,
-    client::app::{self, AppInput, NewApp},
+    client::{
+        app::{self, AppInput, NewApp},
+        token_error::TokenErrors,
+    },
     grant::{self, Grant, GrantInput},
     http, merchant,
 };
@@ -41,6 +44,7 @@ pub(crate) struct Process {
     pub(crate) view: Arc<GrantView>,
     pub(crate) bearer: Bearer,
     pub(crate) router: Router,
+    pub(crate) errors: TokenErrors,
     clock: Clock,
 }
 
@@ -85,11 +89,14 @@ impl Installation {
             Arc::clone(&view),
             self.clock.clone(),
         );
+        let errors = TokenErrors::new(database.clone());
         let state = http::State {
             issuer: self.issuer.clone(),
             keys: Arc::clone(&keys),
             database: database.clone(),
             clock: self.clock.clone(),
+            limiter: Arc::default(),
+            errors: errors.clone(),
         };
         let router = http::router(state);
         Process {
@@ -98,6 +105,7 @@ impl Installation {
             view,
             bearer,
             router,
+            errors,
             clock: self.clock.clone(),
         }
     }
