@@ -1,5 +1,5 @@
 # Stoa: `make demo` shows it, `make test` proves it. Every target does its own set-up.
-# PostgreSQL's binaries are installed from the system's packages where they are missing; nothing else is needed but Rust.
+# What is missing is installed from the system's packages: PostgreSQL's binaries, and for the tests node, Python and Chromium. Nothing else is needed but Rust.
 
 CARGO ?= cargo
 # Builds use the committed descriptions of the SQL statements (.sqlx); only `check` and `sqlx` ask a database.
@@ -13,7 +13,8 @@ demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, 
 	$(CARGO) build --profile demo -p gateway
 	@$(CARGO) run --quiet --profile demo -p gateway -- demo $(ARGS)
 
-test: ## Runs every test, on a PostgreSQL of its own.
+test: ## Runs every test, on a PostgreSQL of its own, with node, Python and Chromium as clients.
+	scripts/install-test-clients
 	scripts/with-postgres $(CARGO) test --workspace --quiet
 
 check: ## Format, lints, and the freshness of everything that is generated.

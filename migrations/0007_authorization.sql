@@ -328,6 +328,7 @@ alter table grants
     add column consented_by uuid;
 create index grants_expires_at on grants (expires_at) where expires_at is not null and revoked_at is null;
 create index grants_app on grants (app_id);
+create index grants_merchant on grants (merchant_id);
 grant update (expiring_announced_for) on grants to stoa_worker;
 
 create table grant_uses (

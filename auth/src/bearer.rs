@@ -18,7 +18,7 @@ use kernel::{
 
 use crate::{
     Error, GrantView, Issuer, SigningKeys, TokenFault,
-    grant::view::Held,
+    grant::{LastUse, view::Held},
     token::{self, Claims},
 };
 
@@ -46,6 +46,7 @@ pub struct Bearer {
     issuer: Issuer,
     keys: Arc<SigningKeys>,
     view: Arc<GrantView>,
+    last_use: Option<Arc<LastUse>>,
     clock: Clock,
     validation: Validation,
     remembered: Remembered,
@@ -73,9 +74,19 @@ impl Bearer {
             issuer,
             keys,
             view,
+            last_use: None,
             clock,
             validation,
             remembered: Remembered::default(),
+        }
+    }
+
+    /// Notes from now on when grants are used. Somebody must run `last_use`.
+    #[must_use]
+    pub fn noting(self, last_use: Arc<LastUse>) -> Self {
+        Self {
+            last_use: Some(last_use),
+            ..self
         }
     }
 
@@ -106,6 +117,9 @@ impl Bearer {
                 epoch: claims.epoch,
             })
             .await?;
+        if let Some(last_use) = &self.last_use {
+            last_use.note(claims.grant, now);
+        }
         Ok(Actor {
             merchant: *merchant,
             app: claims.client_id,

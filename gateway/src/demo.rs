@@ -79,6 +79,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         },
         listen: options.listen,
         public_url: None,
+        trusted_proxies: 0,
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {

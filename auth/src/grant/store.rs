@@ -15,19 +15,19 @@ use sqlx::PgConnection;
 
 use super::Grant;
 
-struct Row {
-    id: GrantId,
-    merchant_id: MerchantId,
-    app_id: AppId,
-    scopes: Vec<String>,
-    locations: Option<Vec<LocationId>>,
-    personal_data: bool,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    epoch: i64,
-    version: i64,
-    created_at: Timestamp,
-    changed_at: Timestamp,
+pub(super) struct Row {
+    pub(super) id: GrantId,
+    pub(super) merchant_id: MerchantId,
+    pub(super) app_id: AppId,
+    pub(super) scopes: Vec<String>,
+    pub(super) locations: Option<Vec<LocationId>>,
+    pub(super) personal_data: bool,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) revoked_at: Option<Timestamp>,
+    pub(super) epoch: i64,
+    pub(super) version: i64,
+    pub(super) created_at: Timestamp,
+    pub(super) changed_at: Timestamp,
 }
 
 impl From<Row> for Grant {
@@ -50,7 +50,7 @@ impl From<Row> for Grant {
 }
 
 /// A newer binary beside this one may know more scopes: what this one does not know, it does not allow.
-fn known_scopes(names: &[String]) -> ScopeSet {
+pub(super) fn known_scopes(names: &[String]) -> ScopeSet {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 

@@ -1,14 +1,15 @@
 //! An installation on a database of its own, and processes of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use auth::{
     Bearer, Error, GrantView, Issuer, SigningKeys,
+    account::{Membership, Person, Role, Session, session::Factor},
     client::{
         app::{self, AppInput, NewApp},
         token_error::TokenErrors,
     },
-    grant::{self, Grant, GrantInput},
+    grant::{self, Grant, GrantInput, Grants, LastUse},
     http, merchant,
 };
 use axum::{
@@ -20,9 +21,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use kernel::{
     actor::Actor,
+    caller::Caller,
     clock::Clock,
     db::Database,
-    id::{AppId, GrantId, MerchantId, RequestId},
+    event::Announcer,
+    id::{AppId, GrantId, Id, MerchantId, PersonId, RequestId},
     keyring::Keyring,
     test_database::{self, TestDatabase},
 };
@@ -43,6 +46,7 @@ pub(crate) struct Process {
     pub(crate) keys: Arc<SigningKeys>,
     pub(crate) view: Arc<GrantView>,
     pub(crate) bearer: Bearer,
+    pub(crate) last_use: Arc<LastUse>,
     pub(crate) router: Router,
     pub(crate) errors: TokenErrors,
     clock: Clock,
@@ -90,6 +94,8 @@ impl Installation {
             self.clock.clone(),
         );
         let errors = TokenErrors::new(database.clone());
+        let last_use = Arc::new(LastUse::new(database.clone(), self.clock.clone()));
+        let bearer = bearer.noting(Arc::clone(&last_use));
         let state = http::State {
             issuer: self.issuer.clone(),
             keys: Arc::clone(&keys),
@@ -104,6 +110,7 @@ impl Installation {
             keys,
             view,
             bearer,
+            last_use,
             router,
             errors,
             clock: self.clock.clone(),
@@ -124,11 +131,58 @@ impl Installation {
     }
 
     pub(crate) async fn app(&self) -> NewApp {
+        self.app_named("Parcel Desk").await
+    }
+
+    pub(crate) async fn app_named(&self, name: &str) -> NewApp {
         let mut tx = self.database.api().begin().await.unwrap();
-        let input = AppInput::named("Parcel Desk");
+        let input = AppInput::named(name);
         let app = app::create(&mut tx, input, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         app
+    }
+
+    pub(crate) fn grants(&self) -> Grants {
+        Grants::new(
+            self.database.api(),
+            self.clock.clone(),
+            Announcer::default(),
+        )
+    }
+
+    /// Somebody of `merchant`'s staff who has just signed in.
+    pub(crate) fn session(&self, merchant: MerchantId, role: Role) -> Session {
+        let now = self.clock.now();
+        let person = Person {
+            id: PersonId::new(now),
+            login: "ada".to_owned(),
+            name: "Ada".to_owned(),
+            is_operator: false,
+            is_developer: false,
+            has_password: true,
+            has_totp: false,
+            version: 1,
+            created_at: now,
+        };
+        Session {
+            id: Id::new(now),
+            person,
+            memberships: vec![Membership {
+                merchant,
+                merchant_name: "Corner Books".to_owned(),
+                role,
+            }],
+            authenticated_at: now,
+            factors: vec![Factor::Password],
+            created_at: now,
+        }
+    }
+
+    /// The same, but signed in this morning.
+    pub(crate) fn stale_session(&self, merchant: MerchantId, role: Role) -> Session {
+        let mut session = self.session(merchant, role);
+        session.authenticated_at = session.created_at.minus(Duration::from_hours(4));
+        session
     }
 
     pub(crate) async fn consent(
@@ -204,7 +258,11 @@ impl Process {
             .await
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        if request.extensions().get::<Caller>().is_none() {
+            let caller = Caller::local(RequestId::new(self.clock.now()));
+            request.extensions_mut().insert(caller);
+        }
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.into_body().collect().await.unwrap().to_bytes();
