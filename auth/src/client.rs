@@ -12,6 +12,7 @@ use crate::{Error, Issuer};
 pub mod app;
 pub mod app_secret;
 pub mod assertion;
+pub mod developer;
 pub mod key;
 pub mod limiter;
 pub mod redirect_uri;

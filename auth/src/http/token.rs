@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use kernel::{caller::Caller, clock::Timestamp, id::RequestId};
+use kernel::{caller::Caller, clock::Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -111,15 +111,11 @@ pub(super) struct TokenError {
 )]
 pub(super) async fn issue(
     State(state): State<super::State>,
-    caller: Option<Extension<Caller>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let now = state.clock.now();
-    let caller = caller.map_or_else(
-        || Caller::local(RequestId::new(now)),
-        |Extension(caller)| caller,
-    );
     match decide(&state, &caller, &headers, body, now).await {
         Ok(token) => granted(&token),
         Err(refusal) => refused(refusal),
