@@ -7,11 +7,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod authorization;
+mod codes;
 mod endpoint;
 mod expiring;
 mod fixture;
+mod flow;
 mod grants;
 mod installed;
+mod introspection;
 mod keys;
+mod refresh;
+mod revocation;
 mod tokens;
 mod view;
