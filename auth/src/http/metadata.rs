@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::client_authentication;
-use crate::grant::client_credentials;
+use crate::{client::key::KeyAlgorithm, grant::client_credentials};
 
 /// For how long the metadata may be kept.
 const CACHE_CONTROL: &str = "public, max-age=3600";
@@ -25,7 +25,8 @@ const CACHE_CONTROL: &str = "public, max-age=3600";
     "scopes_supported": ["catalog:read", "catalog:write", "orders:read"],
     "response_types_supported": [],
     "grant_types_supported": ["client_credentials"],
-    "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"]
+    "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+    "token_endpoint_auth_signing_alg_values_supported": ["ES256", "EdDSA", "PS256", "RS256"]
 }))]
 pub(super) struct Metadata {
     /// The issuer, as tokens name it in `iss`.
@@ -42,6 +43,8 @@ pub(super) struct Metadata {
     grant_types_supported: Vec<&'static str>,
     /// How a client may prove itself.
     token_endpoint_auth_methods_supported: Vec<&'static str>,
+    /// How a client may sign an assertion.
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
 }
 
 /// Read the authorization server's metadata
@@ -65,6 +68,10 @@ pub(super) async fn read(State(state): State<super::State>) -> Response {
         response_types_supported: Vec::new(),
         grant_types_supported: vec![client_credentials::GRANT_TYPE],
         token_endpoint_auth_methods_supported: client_authentication::METHODS.to_vec(),
+        token_endpoint_auth_signing_alg_values_supported: KeyAlgorithm::ALL
+            .iter()
+            .map(|algorithm| algorithm.name())
+            .collect(),
     };
     ([(header::CACHE_CONTROL, CACHE_CONTROL)], Json(metadata)).into_response()
 }

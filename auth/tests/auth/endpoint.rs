@@ -394,6 +394,20 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
         serde_json::json!(["client_credentials"])
     );
     assert!(metadata.json.get("authorization_endpoint").is_none());
+    // Each of them is asked for in clients.rs and assertions.rs.
+    assert_eq!(
+        metadata.json["token_endpoint_auth_methods_supported"],
+        serde_json::json!([
+            "client_secret_basic",
+            "client_secret_post",
+            "private_key_jwt",
+            "none"
+        ])
+    );
+    assert_eq!(
+        metadata.json["token_endpoint_auth_signing_alg_values_supported"],
+        serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"])
+    );
     let path = metadata.json["jwks_uri"]
         .as_str()
         .unwrap()

@@ -7,6 +7,7 @@ use auth::{
     account::{Membership, Person, Role, Session, session::Factor},
     client::{
         app::{self, AppInput, NewApp},
+        developer::Developers,
         token_error::TokenErrors,
     },
     grant::{self, Grant, GrantInput, Grants, LastUse},
@@ -29,6 +30,7 @@ use kernel::{
     keyring::Keyring,
     test_database::{self, TestDatabase},
 };
+use sqlx::{AssertSqlSafe, Executor};
 use tower::ServiceExt;
 
 pub(crate) const ISSUER: &str = "https://stoa.example";
@@ -178,6 +180,31 @@ impl Installation {
         }
     }
 
+    /// A developer who has just signed in, and whose row is there.
+    pub(crate) async fn developer(&self) -> Session {
+        let mut session = self.session(MerchantId::new(self.clock.now()), Role::Viewer);
+        session.memberships.clear();
+        session.person.is_developer = true;
+        let id = session.person.id.uuid();
+        let insert = format!(
+            "insert into persons (id, login, name, is_operator, is_developer, version, created_at)
+            values ('{id}', '{id}', 'Ada', false, true, 1, now())"
+        );
+        let mut owner = self.database.owner().await.unwrap();
+        owner.execute(AssertSqlSafe(insert)).await.unwrap();
+        session
+    }
+
+    pub(crate) fn developers(&self) -> Developers {
+        Developers::new(self.database.api(), self.clock.clone())
+    }
+
+    /// A request from `address`.
+    pub(crate) fn caller_from(&self, address: &str) -> Caller {
+        let request = RequestId::new(self.clock.now());
+        Caller::new(request, Some(address.parse().unwrap()), Some("test"))
+    }
+
     /// The same, but signed in this morning.
     pub(crate) fn stale_session(&self, merchant: MerchantId, role: Role) -> Session {
         let mut session = self.session(merchant, role);
@@ -244,8 +271,20 @@ impl Process {
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
+        let caller = Caller::local(RequestId::new(self.clock.now()));
+        self.post_as(&caller, headers, form).await
+    }
+
+    /// The same from an address.
+    pub(crate) async fn post_as(
+        &self,
+        caller: &Caller,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
         let mut request = Request::post("/oauth/token")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .extension(caller.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }

@@ -7,6 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod assertions;
+mod clients;
+mod developers;
 mod endpoint;
 mod expiring;
 mod fixture;
