@@ -51,6 +51,8 @@ pub(crate) struct Process {
     pub(crate) last_use: Arc<LastUse>,
     pub(crate) router: Router,
     pub(crate) errors: TokenErrors,
+    /// Who asks, where nothing else is said.
+    caller: Caller,
     clock: Clock,
 }
 
@@ -115,8 +117,18 @@ impl Installation {
             last_use,
             router,
             errors,
+            caller: self.caller(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// From where every request of the tests comes.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::new(
+            RequestId::new(self.clock.now()),
+            Some("192.0.2.7".parse().unwrap()),
+            Some("tests"),
+        )
     }
 
     pub(crate) async fn merchant(&self) -> MerchantId {
@@ -271,18 +283,36 @@ impl Process {
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
-        let caller = Caller::local(RequestId::new(self.clock.now()));
-        self.post_as(&caller, headers, form).await
+        self.post_to("/oauth/token", headers, form).await
     }
 
-    /// The same from an address.
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        self.post_to_as(&self.caller, path, headers, form).await
+    }
+
+    /// To the token endpoint from an address.
     pub(crate) async fn post_as(
         &self,
         caller: &Caller,
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
-        let mut request = Request::post("/oauth/token")
+        self.post_to_as(caller, "/oauth/token", headers, form).await
+    }
+
+    pub(crate) async fn post_to_as(
+        &self,
+        caller: &Caller,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        let mut request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .extension(caller.clone());
         for (name, value) in headers {
@@ -299,8 +329,7 @@ impl Process {
 
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
         if request.extensions().get::<Caller>().is_none() {
-            let caller = Caller::local(RequestId::new(self.clock.now()));
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(self.caller.clone());
         }
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
