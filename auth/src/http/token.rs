@@ -165,7 +165,8 @@ async fn decide(
     let form = Form::read(headers, &body)?;
     let asked = Asked::read(&form)?;
     let credentials = client_authentication::read(headers, &form)?;
-    let attempt = Attempt::begin(state, caller, &credentials, form.get("grant_type"), arrived)?;
+    let grant_type = form.get("grant_type");
+    let attempt = Attempt::begin(state, caller, &credentials, grant_type, arrived)?;
     let decided = async {
         let mut tx = state.database.begin().await?;
         let client = client::authenticate(&mut tx, &state.issuer, &credentials, arrived)
@@ -180,7 +181,7 @@ async fn decide(
         }
         decided
     };
-    let issued = attempt.run(decided).await?;
+    let issued = attempt.end(decided).await?;
     Ok(Tokens {
         access_token: token::issue(&state.keys, issued.claims)?,
         refresh_token: issued.refresh_token,

@@ -7,8 +7,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod assertions;
 mod authorization;
+mod clients;
 mod codes;
+mod developers;
 mod endpoint;
 mod expiring;
 mod fixture;
