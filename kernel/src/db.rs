@@ -179,6 +179,14 @@ impl Database {
     }
 }
 
+/// Enters `merchant` in a transaction that has begun, for the rest of it; it may have entered none, or another.
+pub async fn enter_merchant(tx: &mut PgConnection, merchant: MerchantId) -> Result<(), Error> {
+    let merchant = merchant.uuid();
+    tx.execute(AssertSqlSafe(format!("select stoa_enter('{merchant}')")))
+        .await?;
+    Ok(())
+}
+
 /// Whether a connection may go back into the pool: only if no transaction is open on it.
 ///
 /// sqlx counts a transaction as open once its begin statement has completed. If the future of `begin_with` is dropped before that, or a
