@@ -6,7 +6,10 @@ use axum::extract::DefaultBodyLimit;
 use kernel::{clock::Clock, db::Database};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Issuer, SigningKeys};
+use crate::{
+    Issuer, SigningKeys,
+    client::{limiter::Limiter, token_error::TokenErrors},
+};
 
 mod client_authentication;
 mod form;
@@ -31,6 +34,10 @@ pub struct State {
     pub database: Database,
     /// The present.
     pub clock: Clock,
+    /// How often somebody may be wrong.
+    pub limiter: Arc<Limiter>,
+    /// What apps are refused, for their developers.
+    pub errors: TokenErrors,
 }
 
 /// The endpoints with their description, for the gateway to merge.

@@ -83,6 +83,43 @@ pub(super) async fn add(
     Ok((secret, text))
 }
 
+/// The secrets that are good at `now`, the newest first.
+pub(super) async fn living(
+    tx: &mut PgConnection,
+    app: AppId,
+    now: Timestamp,
+) -> Result<Vec<AppSecret>, Error> {
+    Ok(store::select_living_secrets(tx, app, now).await?)
+}
+
+/// Has every secret end after `overlap`, unless it ends sooner. The app's row is locked, and [`add`] follows: until then older binaries take
+/// one that ends for one that does not.
+pub(super) async fn end_all(
+    tx: &mut PgConnection,
+    app: AppId,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(), Error> {
+    store::insert_superseded_secret(tx, app).await?;
+    store::end_secrets(tx, app, now.plus(overlap.duration())).await?;
+    Ok(store::delete_ended_secrets(tx, app, now).await?)
+}
+
+/// Takes a living secret back; false if there is none of that id. The app's row is locked.
+pub(super) async fn revoke(
+    tx: &mut PgConnection,
+    app: AppId,
+    secret: AppSecretId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    store::insert_superseded_secret(tx, app).await?;
+    store::delete_ended_secrets(tx, app, now).await?;
+    let is_revoked = store::delete_secret(tx, app, secret).await?;
+    // Where that was the last row, this leaves nothing to fall back on.
+    store::update_superseded_secret(tx, app).await?;
+    Ok(is_revoked)
+}
+
 fn hint(text: &str) -> String {
     let start = text.len().saturating_sub(HINT_LENGTH);
     text.get(start..).unwrap_or_default().to_owned()

@@ -1,21 +1,22 @@
 //! The token endpoint (RFC 6749, section 3.2): reads the request, has the grant decide, and signs.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use kernel::{caller::Caller, clock::Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{client_authentication, form::Form};
 use crate::{
-    client::{self, Proof},
+    client::{self, Proof, token_error::NewTokenError},
     deadline,
     grant::client_credentials::{self, TokenRequest},
-    token::{self, AccessToken, refusal::Refusal},
+    token::{self, AccessToken, Claims, refusal::Refusal},
 };
 
 /// What a token request may say, as a form.
@@ -71,7 +72,7 @@ pub(super) struct TokenAnswer<'t> {
     "error": "invalid_client", "error_description": "The client id or the client secret is wrong."
 }))]
 pub(super) struct TokenError {
-    /// `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`, `invalid_target` (RFC 8707), `temporarily_unavailable`
+    /// `invalid_request`, `invalid_client`, `unauthorized_client`, `unsupported_grant_type`, `invalid_scope`, `invalid_target` (RFC 8707), `temporarily_unavailable`
     /// or `server_error`.
     error: &'static str,
     /// A sentence for the client's developer.
@@ -98,6 +99,9 @@ pub(super) struct TokenError {
                 "The resource must be one merchant, as {issuer}/merchants/{merchantId} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."})),
         (status = 401, description = "The client id or the client secret is wrong.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 429, description = "There were too many failures of this client, or from this network.", body = TokenError,
+            headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
+            example = json!({"error": "temporarily_unavailable", "error_description": "There were too many failures from here; try again in 6 s."})),
         (status = 500, description = "Something went wrong on our side.", body = TokenError,
             example = json!({"error": "server_error", "error_description": "The token can't be issued."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
@@ -107,10 +111,12 @@ pub(super) struct TokenError {
 )]
 pub(super) async fn issue(
     State(state): State<super::State>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match decide(&state, &headers, body).await {
+    let now = state.clock.now();
+    match decide(&state, &caller, &headers, body, now).await {
         Ok(token) => granted(&token),
         Err(refusal) => refused(refusal),
     }
@@ -118,40 +124,60 @@ pub(super) async fn issue(
 
 async fn decide(
     state: &super::State,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
+    now: Timestamp,
 ) -> Result<AccessToken, Refusal> {
     let body =
         body.map_err(|_unread| Refusal::InvalidRequest("The body is too large, or breaks off."))?;
     let request = read(headers, &body)?;
-    let decided = async {
-        let mut tx = state.database.begin().await?;
-        let (issuer, now) = (&state.issuer, state.clock.now());
-        let client = client::authenticate(&mut tx, issuer, &request.credentials, now)
-            .await?
-            .ok_or(Refusal::InvalidClient)?;
-        let decided = client_credentials::decide(&mut tx, issuer, &client, &request, now).await;
-        // An assertion is used up whatever is decided. Otherwise nothing is written: the transaction's end needs no waiting for.
-        if client.proof == Proof::Assertion {
-            tx.commit().await.map_err(kernel::db::Error::from)?;
-        }
-        decided
-    };
-    let claims = deadline::in_time(decided)
+    let (client_id, network) = (request.credentials.client_id(), caller.network());
+    state
+        .limiter
+        .check(&client_id, network.as_deref(), now)
+        .map_err(|retry_after| Refusal::Throttled { retry_after })?;
+    let claims = deadline::in_time(claims(state, &request, now))
         .await
-        .inspect_err(|refusal: &Refusal| {
-            // Whoever guesses at secrets leaves a trace. Failures of ours are logged where they are answered.
+        .inspect_err(|refusal| {
+            if refusal.is_wrong_guess() {
+                state.limiter.failed(&client_id, network.as_deref(), now);
+            }
+            // Failures of ours are logged where they are answered.
             if refusal.status() < 500 {
-                let client: String = request
-                    .credentials
-                    .client_id()
+                let client: String = client_id
                     .chars()
                     .take(CLIENT_ID_CHARACTERS_LOGGED)
                     .collect();
                 tracing::info!(client.id = ?client, refusal = refusal.code(), "token refused");
+                let refusal = NewTokenError {
+                    client_id: &client_id,
+                    grant_type: Some(client_credentials::GRANT_TYPE),
+                    error: refusal.code(),
+                    description: refusal.to_string(),
+                };
+                state.errors.record(caller, refusal, now);
             }
         })?;
     Ok(token::issue(&state.keys, claims)?)
+}
+
+/// What the token says.
+async fn claims(
+    state: &super::State,
+    request: &TokenRequest,
+    now: Timestamp,
+) -> Result<Claims, Refusal> {
+    let (mut tx, issuer) = (state.database.begin().await?, &state.issuer);
+    let client = client::authenticate(&mut tx, issuer, &request.credentials, now)
+        .await?
+        .ok_or(Refusal::InvalidClient)?;
+    let decided = client_credentials::decide(&mut tx, issuer, &client, request, now).await;
+    // An assertion is used up whatever is decided. Otherwise nothing is written: the transaction's end needs no waiting for.
+    if client.proof == Proof::Assertion {
+        tx.commit().await.map_err(kernel::db::Error::from)?;
+    }
+    decided
 }
 
 /// Characters of a client id that are logged, of one that may be anything.
@@ -197,14 +223,14 @@ fn granted(token: &AccessToken) -> Response {
 
 fn refused(refusal: Refusal) -> Response {
     let error_description = refusal.to_string();
-    let (error, status) = (refusal.code(), refusal.status());
-    let retry_after = refusal.into_problem().and_then(|problem| {
-        tracing::error!(
-            error = ?problem,
-            "no token can be issued"
-        );
-        problem.retry_after
-    });
+    let (error, status, retry_after) = (
+        refusal.code(),
+        refusal.status(),
+        refusal.retry_after_seconds(),
+    );
+    if let Some(problem) = refusal.into_problem() {
+        tracing::error!(error = ?problem, "no token can be issued");
+    }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (
         status,
@@ -221,11 +247,10 @@ fn refused(refusal: Refusal) -> Response {
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if let Some(after) = retry_after {
-        answer.headers_mut().insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs().max(1)),
-        );
+    if let Some(seconds) = retry_after {
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }

@@ -1,5 +1,7 @@
 //! Why no token is issued (RFC 6749, section 5.2; RFC 8707, section 2).
 
+use std::time::Duration;
+
 use kernel::{
     db,
     problem::{self, Problem},
@@ -30,6 +32,13 @@ pub enum Refusal {
     /// A scope that does not exist, or none that is granted.
     #[error("The scope is unknown, or nothing of it is granted.")]
     InvalidScope,
+    /// Whoever asks was wrong too often lately. RFC 6749 has no code for it: `temporarily_unavailable` is what clients know as "later", where
+    /// `invalid_client` would have them throw away a secret that may be right, and `slow_down` (RFC 8628) is about polling.
+    #[error("There were too many failures from here; try again in {} s.", seconds(*retry_after))]
+    Throttled {
+        /// When a try makes sense.
+        retry_after: Duration,
+    },
     /// The database is away.
     #[error("The token can't be issued at the moment.")]
     Unavailable(#[source] Box<Problem>),
@@ -65,7 +74,7 @@ impl Refusal {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
-            Self::Unavailable(_) => "temporarily_unavailable",
+            Self::Throttled { .. } | Self::Unavailable(_) => "temporarily_unavailable",
             Self::Server(_) => "server_error",
         }
     }
@@ -74,16 +83,38 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::InvalidClient => 401,
+            Self::Throttled { .. } => 429,
             Self::Unavailable(problem) | Self::Server(problem) => problem.kind.status,
             _ => 400,
         }
     }
 
-    /// The problem on our side, for the log and for `Retry-After`; `None` if the fault is the client's.
+    /// Whether it says that something that was shown is wrong: what whoever guesses would hear. The [limiter](crate::client::limiter) counts those.
+    pub fn is_wrong_guess(&self) -> bool {
+        matches!(self, Self::InvalidClient)
+    }
+
+    /// The value of `Retry-After`, in whole seconds.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Throttled { retry_after } => Some(seconds(*retry_after)),
+            Self::Unavailable(problem) | Self::Server(problem) => problem.retry_after.map(seconds),
+            _ => None,
+        }
+    }
+
+    /// The problem on our side, for the log; `None` if the fault is the client's.
     pub fn into_problem(self) -> Option<Box<Problem>> {
         match self {
             Self::Unavailable(problem) | Self::Server(problem) => Some(problem),
             _ => None,
         }
     }
+}
+
+/// Rounded up: who comes back then is not too early.
+fn seconds(wait: Duration) -> u64 {
+    let whole = wait.as_secs();
+    let started = u64::from(wait.subsec_nanos() > 0);
+    whole.saturating_add(started).max(1)
 }

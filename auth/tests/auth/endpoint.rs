@@ -482,7 +482,7 @@ fn the_description_has_every_endpoint_with_its_errors_and_an_example() {
     );
     let token = &document["paths"]["/oauth/token"]["post"];
     let statuses: Vec<_> = token["responses"].as_object().unwrap().keys().collect();
-    assert_eq!(statuses, ["200", "400", "401", "500", "503"]);
+    assert_eq!(statuses, ["200", "400", "401", "429", "500", "503"]);
     assert_eq!(
         token["security"],
         serde_json::json!([{ auth::http::CLIENT_SECRET_BASIC: [] }, {}])

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use auth::{
     Bearer, Error, GrantView, Issuer, SigningKeys,
     account::{Membership, Person, Role, Session, session::Factor},
-    client::app::{self, AppInput, NewApp},
+    client::{
+        app::{self, AppInput, NewApp},
+        token_error::TokenErrors,
+    },
     grant::{self, Grant, GrantInput, Grants, LastUse},
     http, merchant,
 };
@@ -18,6 +21,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use kernel::{
     actor::Actor,
+    caller::Caller,
     clock::Clock,
     db::Database,
     event::Announcer,
@@ -44,6 +48,7 @@ pub(crate) struct Process {
     pub(crate) bearer: Bearer,
     pub(crate) last_use: Arc<LastUse>,
     pub(crate) router: Router,
+    pub(crate) errors: TokenErrors,
     clock: Clock,
 }
 
@@ -88,6 +93,7 @@ impl Installation {
             Arc::clone(&view),
             self.clock.clone(),
         );
+        let errors = TokenErrors::new(database.clone());
         let last_use = Arc::new(LastUse::new(database.clone(), self.clock.clone()));
         let bearer = bearer.noting(Arc::clone(&last_use));
         let state = http::State {
@@ -95,6 +101,8 @@ impl Installation {
             keys: Arc::clone(&keys),
             database: database.clone(),
             clock: self.clock.clone(),
+            limiter: Arc::default(),
+            errors: errors.clone(),
         };
         let router = http::router(state);
         Process {
@@ -104,6 +112,7 @@ impl Installation {
             bearer,
             last_use,
             router,
+            errors,
             clock: self.clock.clone(),
         }
     }
@@ -249,7 +258,11 @@ impl Process {
             .await
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        if request.extensions().get::<Caller>().is_none() {
+            let caller = Caller::local(RequestId::new(self.clock.now()));
+            request.extensions_mut().insert(caller);
+        }
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.into_body().collect().await.unwrap().to_bytes();
