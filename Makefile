@@ -1,11 +1,11 @@
 # Stoa: `make demo` shows it, `make test` proves it. Every target does its own set-up.
-# PostgreSQL's binaries are installed from the system's packages where they are missing; nothing else is needed but Rust.
+# What is missing is installed from the system's packages: PostgreSQL's binaries, and for the tests node, Python and Chromium. Nothing else is needed but Rust.
 
 CARGO ?= cargo
 # Builds use the committed descriptions of the SQL statements (.sqlx); only `check` and `sqlx` ask a database.
 export SQLX_OFFLINE = true
 
-.PHONY: demo test check format sqlx openapi openapi-lint bench deny test-real-data build
+.PHONY: demo test check format sqlx openapi openapi-lint bench deny test-real-data test-defences build
 
 demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, ARGS="--catalog FILE" for your own catalog.
 	scripts/install-postgres
@@ -13,7 +13,8 @@ demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, 
 	$(CARGO) build --profile demo -p gateway
 	@$(CARGO) run --quiet --profile demo -p gateway -- demo $(ARGS)
 
-test: ## Runs every test, on a PostgreSQL of its own.
+test: ## Runs every test, on a PostgreSQL of its own, with node, Python and Chromium as clients.
+	scripts/install-test-clients
 	scripts/with-postgres $(CARGO) test --workspace --quiet
 
 check: ## Format, lints, and the freshness of everything that is generated.
@@ -45,6 +46,9 @@ test-real-data: ## Tests on real catalogs; STOA_REAL_DATA names their folder.
 	@test -n "$(STOA_REAL_DATA)" || { echo "STOA_REAL_DATA must name a folder with real catalogs" >&2; exit 1; }
 	scripts/install-postgres
 	$(CARGO) test -p gateway --quiet --test end_to_end -- --ignored real_data
+
+test-defences: ## Removes each defence in tests/defences/ and expects its test to fail: ARGS="NAME ..." for some.
+	scripts/with-postgres scripts/test-defences $(ARGS)
 
 build:
 	$(CARGO) build --release -p gateway

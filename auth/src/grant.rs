@@ -8,7 +8,7 @@ use kernel::{
     actor::Access,
     clock::Timestamp,
     event::{self, NewEvent, ResourceRef},
-    id::{AppId, GrantId, LocationId, MerchantId, RequestId},
+    id::{AppId, GrantId, LocationId, MerchantId, PersonId, RequestId},
     problem::FieldError,
     scope::{Scope, ScopeSet},
     validation::{self, Faults, Validate},
@@ -17,12 +17,22 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::Error;
+use crate::{Error, client::secret::Secret, token::Claims};
 
+pub mod authorization_code;
 pub mod client_credentials;
-mod scope_names;
+pub mod expiring;
+pub mod installed;
+pub mod last_use;
+pub mod refresh_token;
+pub(crate) mod scope_names;
 mod store;
+pub mod term;
 pub mod view;
+
+pub use installed::Grants;
+pub use last_use::LastUse;
+pub use term::Term;
 
 /// Locations that a grant may name. They travel in every token, and headers must stay below what servers in between allow (8 KiB).
 pub const LOCATIONS_MAX: usize = 50;
@@ -149,36 +159,16 @@ pub async fn create_or_change(
     tx: &mut PgConnection,
     merchant: MerchantId,
     app: AppId,
-    mut input: GrantInput,
+    input: GrantInput,
     request: RequestId,
     now: Timestamp,
 ) -> Result<Grant, Error> {
-    validation::check(&input).map_err(Error::InvalidFields)?;
-    if input.expires_at.is_some_and(|end| end <= now) {
-        return Err(Error::InvalidFields(vec![FieldError::at(
-            "/expiresAt",
-            "out_of_range",
-            "must lie in the future",
-        )]));
-    }
-    if let Some(locations) = &mut input.locations {
-        locations.sort_unstable();
-        locations.dedup();
-    }
+    let input = checked(input, now)?;
     for _ in 0..TURNS_MAX {
         if let Some(mut grant) = store::select_unrevoked_for_update(tx, merchant, app).await? {
-            let before = grant.terms();
-            if before == input {
-                return Ok(grant);
+            if grant.terms() != input {
+                apply(tx, &mut grant, input, now).await?;
             }
-            if narrows(&before, &input) {
-                grant.epoch = grant.epoch.saturating_add(1);
-            }
-            grant.scopes = input.scopes;
-            grant.locations = input.locations;
-            grant.personal_data = input.personal_data;
-            grant.expires_at = input.expires_at;
-            change(tx, &mut grant, now).await?;
             return Ok(grant);
         }
         let grant = Grant {
@@ -212,17 +202,88 @@ pub async fn revoke(
     request: RequestId,
     now: Timestamp,
 ) -> Result<Grant, Error> {
+    Ok(revoke_once(tx, merchant, id, request, now).await?.grant)
+}
+
+/// A grant that is revoked, and whether it was just now.
+struct Revoked {
+    grant: Grant,
+    is_new: bool,
+}
+
+async fn revoke_once(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    request: RequestId,
+    now: Timestamp,
+) -> Result<Revoked, Error> {
     let mut grant = store::select_for_update(tx, merchant, id)
         .await?
         .ok_or_else(|| not_found(id))?;
-    if grant.revoked_at.is_some() {
-        return Ok(grant);
+    let is_new = grant.revoked_at.is_none();
+    if is_new {
+        grant.revoked_at = Some(now);
+        grant.epoch = grant.epoch.saturating_add(1);
+        write(tx, &mut grant, now).await?;
+        announce(tx, "grant.revoked", &grant, request, now).await?;
     }
-    grant.revoked_at = Some(now);
-    grant.epoch = grant.epoch.saturating_add(1);
-    change(tx, &mut grant, now).await?;
-    announce(tx, "grant.revoked", &grant, request, now).await?;
-    Ok(grant)
+    Ok(Revoked { grant, is_new })
+}
+
+/// What a grant type of the token endpoint gives: what the access token says, and what else comes with it.
+#[derive(Debug)]
+pub struct Issued {
+    /// What the access token says.
+    pub claims: Claims,
+    /// The merchant that it is for.
+    pub merchant: MerchantId,
+    /// The refresh token, where there is one.
+    pub refresh_token: Option<Secret>,
+}
+
+/// Ends every access token of the grant that is out, and nothing else: refresh tokens get new ones. A revoked grant stays as it is.
+pub(crate) async fn raise_epoch(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut grant = store::select_for_update(tx, merchant, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    if grant.revoked_at.is_none() {
+        grant.epoch = grant.epoch.saturating_add(1);
+        write(tx, &mut grant, now).await?;
+    }
+    Ok(())
+}
+
+/// The grant that `merchant` has given to `app` and has not revoked; it may have ended.
+pub(crate) async fn unrevoked(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+) -> Result<Option<Grant>, Error> {
+    Ok(store::select_unrevoked(tx, merchant, app).await?)
+}
+
+/// The same, locked.
+pub(crate) async fn unrevoked_for_update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+) -> Result<Option<Grant>, Error> {
+    Ok(store::select_unrevoked_for_update(tx, merchant, app).await?)
+}
+
+/// Notes who consented last.
+pub(crate) async fn note_consent(
+    tx: &mut PgConnection,
+    grant: &Grant,
+    person: PersonId,
+) -> Result<(), Error> {
+    Ok(store::set_consented_by(tx, grant.merchant_id, grant.id, person).await?)
 }
 
 /// The grant `id` of `merchant`, living or not.
@@ -255,8 +316,42 @@ async fn insert(tx: &mut PgConnection, grant: &Grant) -> Result<bool, Error> {
         })
 }
 
+/// What `input` says in the form in which it is kept, if it may be at `now`.
+fn checked(mut input: GrantInput, now: Timestamp) -> Result<GrantInput, Error> {
+    validation::check(&input).map_err(Error::InvalidFields)?;
+    if input.expires_at.is_some_and(|end| end <= now) {
+        return Err(Error::InvalidFields(vec![FieldError::at(
+            "/expiresAt",
+            "out_of_range",
+            "must lie in the future",
+        )]));
+    }
+    if let Some(locations) = &mut input.locations {
+        locations.sort_unstable();
+        locations.dedup();
+    }
+    Ok(input)
+}
+
+/// Gives `grant` other terms, which are [`checked`].
+async fn apply(
+    tx: &mut PgConnection,
+    grant: &mut Grant,
+    terms: GrantInput,
+    now: Timestamp,
+) -> Result<(), Error> {
+    if narrows(&grant.terms(), &terms) {
+        grant.epoch = grant.epoch.saturating_add(1);
+    }
+    grant.scopes = terms.scopes;
+    grant.locations = terms.locations;
+    grant.personal_data = terms.personal_data;
+    grant.expires_at = terms.expires_at;
+    write(tx, grant, now).await
+}
+
 /// Writes a change. Its time never goes back, so that rereads by time miss none where clocks differ.
-async fn change(tx: &mut PgConnection, grant: &mut Grant, now: Timestamp) -> Result<(), Error> {
+async fn write(tx: &mut PgConnection, grant: &mut Grant, now: Timestamp) -> Result<(), Error> {
     grant.version = grant.version.saturating_add(1);
     grant.changed_at = grant.changed_at.max(now);
     Ok(store::update(tx, grant).await?)
@@ -269,7 +364,13 @@ async fn announce(
     request: RequestId,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let event = NewEvent {
+    let event = event_of(kind, grant)?;
+    event::append(tx, grant.merchant_id, request, now, &[event]).await?;
+    Ok(())
+}
+
+fn event_of(kind: &'static str, grant: &Grant) -> Result<NewEvent, Error> {
+    Ok(NewEvent {
         kind,
         resource: ResourceRef {
             kind: "grant",
@@ -280,9 +381,7 @@ async fn announce(
         locations: Vec::new(),
         data: serde_json::value::to_raw_value(grant)?,
         personal: None,
-    };
-    event::append(tx, grant.merchant_id, request, now, &[event]).await?;
-    Ok(())
+    })
 }
 
 #[cfg(test)]

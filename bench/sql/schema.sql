@@ -12,7 +12,7 @@ do $$
 declare
     copied constant text[] := array[
         'locations', 'products', 'variants', 'inventory_levels', 'inventory_movements', 'customers', 'orders', 'order_lines', 'order_transitions',
-        'idempotency_keys', 'outbox'
+        'idempotency_keys', 'outbox', 'refresh_families', 'refresh_tokens'
     ];
     one text;
     reference record;
@@ -25,7 +25,8 @@ begin
         from pg_constraint
         where contype = 'f' and conrelid = any (select format('public.%I', name)::regclass from unnest(copied) as name)
     loop
-        perform set_config('search_path', 'ceiling', true);
+        -- What is not copied is referred to where it is.
+        perform set_config('search_path', 'ceiling, public', true);
         execute format('alter table %I add constraint %I %s', reference.name, reference.conname, reference.definition);
         perform set_config('search_path', 'public', true);
     end loop;

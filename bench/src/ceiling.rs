@@ -90,6 +90,17 @@ impl<'s> Ceiling<'s> {
     /// Runs a script over and over by pgbench. New sessions plan by the latest statistics: without them, foreign keys would be checked by the wrong index.
     pub(crate) fn pgbench(&self, script: &str, connections: u32, duration: Duration) -> Sample {
         self.psql("analyze ceiling.orders, ceiling.order_lines, ceiling.variants, ceiling.inventory_levels;");
+        self.pgbench_with(script, connections, duration, &[])
+    }
+
+    /// The same with variables, which each connection goes on from where it was left.
+    pub(crate) fn pgbench_with(
+        &self,
+        script: &str,
+        connections: u32,
+        duration: Duration,
+        variables: &[(&str, &str)],
+    ) -> Sample {
         let path = self.directory.join("pgbench.sql");
         std::fs::write(&path, script).unwrap();
         let mut command = self.command("pgbench");
@@ -100,6 +111,9 @@ impl<'s> Ceiling<'s> {
             "--client",
             &connections.to_string(),
         ]);
+        for (name, value) in variables {
+            command.args(["--define", &format!("{name}={value}")]);
+        }
         command
             .args(["--time", &duration.as_secs().to_string(), "--file"])
             .arg(&path);

@@ -53,6 +53,8 @@ pub(crate) struct Figure {
     cpu_s_per_1000_database: f64,
     /// Of the program that makes the load, which takes it from the same cores.
     cpu_s_per_1000_load: f64,
+    /// Of the server under the ceiling, where that is one.
+    cpu_s_per_1000_server_of_ceiling: f64,
     /// Of the database under the ceiling, where that is one.
     cpu_s_per_1000_database_of_ceiling: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +123,7 @@ impl Figure {
             cpu_s_per_1000_server: cpu(&of_ours, |cpu| cpu.server),
             cpu_s_per_1000_database: cpu(&of_ours, |cpu| cpu.database),
             cpu_s_per_1000_load: cpu(&of_ours, |cpu| cpu.load),
+            cpu_s_per_1000_server_of_ceiling: cpu(&of_ceiling, |cpu| cpu.server),
             cpu_s_per_1000_database_of_ceiling: cpu(&of_ceiling, |cpu| cpu.database),
             latency_ms_p50: percentile_ms(&latencies, 50),
             latency_ms_p99: percentile_ms(&latencies, 99),
@@ -165,11 +168,12 @@ impl fmt::Display for Figure {
         )?;
         write!(
             formatter,
-            "  ratio {:.3}; CPU seconds per 1,000: server {:.3}, database {:.3}, load {:.3}; the ceiling's database {:.3}",
+            "  ratio {:.3}; CPU seconds per 1,000: server {:.3}, database {:.3}, load {:.3}; the ceiling's server {:.3}, database {:.3}",
             self.ratio,
             self.cpu_s_per_1000_server,
             self.cpu_s_per_1000_database,
             self.cpu_s_per_1000_load,
+            self.cpu_s_per_1000_server_of_ceiling,
             self.cpu_s_per_1000_database_of_ceiling,
         )?;
         if let (Some(p50), Some(p99)) = (self.latency_ms_p50, self.latency_ms_p99) {

@@ -64,7 +64,8 @@ pub(crate) async fn send(
     (sample, next.load(Ordering::Relaxed))
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Full<Bytes>> {
+/// A connection to `address`.
+pub(crate) async fn connect(address: SocketAddr) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();

@@ -31,7 +31,9 @@ mod import;
 mod load;
 mod orders;
 mod reads;
+mod refresh;
 mod tokens;
+mod verify;
 mod world;
 
 use figure::Figure;
@@ -61,7 +63,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, tokens.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -90,13 +92,17 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 10] = [
     "reads",
     "orders",
     "hot_sku",
     "import",
     "deliveries",
     "tokens",
+    "token_rows",
+    "refresh",
+    "verify",
+    "verify_new",
 ];
 
 #[tokio::main]
@@ -125,7 +131,11 @@ async fn main() {
             "hot_sku" => orders::run(&options, orders::Shape::Hot).await,
             "import" => import::run(&options).await,
             "deliveries" => deliveries::run(&options).await,
-            _ => tokens::run(&options).await,
+            "tokens" => tokens::run(&options, tokens::Against::Signing).await,
+            "token_rows" => tokens::run(&options, tokens::Against::Rows).await,
+            "refresh" => refresh::run(&options).await,
+            "verify" => verify::run(&options, verify::Tokens::Same).await,
+            _ => verify::run(&options, verify::Tokens::New).await,
         };
         println!("{figure}\n");
         figures.push(figure);

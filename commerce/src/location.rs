@@ -9,6 +9,7 @@ use async_graphql::{InputObject, SimpleObject};
 use kernel::{
     actor::{Access, Actor},
     clock::Timestamp,
+    id::MerchantId,
     idempotency::{self, Call, Kept},
     page::{Page, PageRequest},
     scope::Scope,
@@ -217,6 +218,28 @@ pub async fn list(
     Ok(Page::from_rows(rows, page, |last| {
         LocationKey(last.external_id.clone())
     }))
+}
+
+/// A location, as its merchant's staff choose it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocationName {
+    /// The id.
+    pub id: LocationId,
+    /// The merchant's own id.
+    pub external_id: String,
+    /// What people call it.
+    pub name: String,
+}
+
+/// Locations that are read for staff to choose from. A grant names fifty at most; whoever has more than these has names for groups of them.
+const NAMES_MAX: i64 = 1_000;
+
+/// The locations of `merchant` by name, for its staff, who act under no grant. The transaction must have entered the merchant.
+pub async fn names(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+) -> Result<Vec<LocationName>, kernel::db::Error> {
+    store::select_names(tx, merchant, NAMES_MAX).await
 }
 
 /// Which of `ids` are locations of the merchant.

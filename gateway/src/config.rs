@@ -67,6 +67,11 @@ pub struct Serve {
     #[arg(long, env = "STOA_PUBLIC_URL")]
     pub public_url: Option<Url>,
 
+    /// How many proxies of yours stand before this process, each of which appends to `X-Forwarded-For` whom it was called by: the client's address is
+    /// the one that the outermost of them saw. 0: the connection's own.
+    #[arg(long, env = "STOA_TRUSTED_PROXIES", default_value_t = 0)]
+    pub trusted_proxies: u8,
+
     /// What this process does.
     #[arg(long, env = "STOA_ROLE", value_enum, default_value_t = ProcessRole::All)]
     pub role: ProcessRole,

@@ -79,6 +79,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         },
         listen: options.listen,
         public_url: None,
+        trusted_proxies: 0,
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {
@@ -123,13 +124,17 @@ async fn show(options: &Options, foundation: &Foundation, server: &Server) -> Co
         expires_at: None,
     };
     foundation.grant(merchant.id, app.app.id, input).await?;
+    let client_secret = app
+        .client_secret
+        .as_ref()
+        .map_or_else(String::new, |secret| secret.expose().to_owned());
     let base_url = server.issuer().as_str().to_owned();
     let resource = server.issuer().resource(merchant.id);
     let client = Client::new(ClientOptions {
         url: base_url.parse()?,
         source: Source::ClientCredentials(ClientCredentials {
             client_id: app.app.id.to_string(),
-            client_secret: oauth2::ClientSecret::new(app.client_secret.expose().to_owned()),
+            client_secret: oauth2::ClientSecret::new(client_secret.clone()),
             resource: Resource::Url(resource.clone()),
             scope: SCOPE.to_owned(),
         }),
@@ -140,7 +145,7 @@ async fn show(options: &Options, foundation: &Foundation, server: &Server) -> Co
         merchant_id: merchant.id.to_string(),
         resource,
         client_id: app.app.id.to_string(),
-        client_secret: app.client_secret.expose().to_owned(),
+        client_secret,
         scope: SCOPE.to_owned(),
         webhook_endpoint_id: endpoint.id,
         webhook_secret: endpoint.secret,

@@ -1,10 +1,11 @@
 //! The edge: what every request passes on its way in and out.
 //!
-//! In: a request id, authentication, typed extraction of bodies, keys, versions and pages. Out: problems rendered as RFC 9457 with the
+//! In: a request id, the caller, authentication, typed extraction of bodies, keys, versions and pages. Out: problems rendered as RFC 9457 with the
 //! request's id, ETags, and one log line. Handlers see none of it: they take typed arguments and return a value or a [`Fault`].
 
 pub(crate) mod answer;
 pub(crate) mod authenticate;
+pub(crate) mod caller;
 pub(crate) mod extract;
 pub(crate) mod fault;
 pub(crate) mod observe;

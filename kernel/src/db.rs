@@ -179,6 +179,16 @@ impl Database {
     }
 }
 
+/// Enters `merchant` in a transaction that has entered none yet: for who learns only on the way whose rows it is about.
+///
+/// The statement is made of our own words and the hexadecimal digits of a typed id.
+pub async fn enter_merchant(tx: &mut PgConnection, merchant: MerchantId) -> Result<(), Error> {
+    let merchant = merchant.uuid();
+    tx.execute(AssertSqlSafe(format!("select stoa_enter('{merchant}')")))
+        .await?;
+    Ok(())
+}
+
 /// Whether a connection may go back into the pool: only if no transaction is open on it.
 ///
 /// sqlx counts a transaction as open once its begin statement has completed. If the future of `begin_with` is dropped before that, or a

@@ -1,4 +1,4 @@
-//! The harness of the end-to-end tests: the real binary, clients, and receivers of webhooks.
+//! The harness of the end-to-end tests: the real binary, clients, browsers, and receivers of webhooks.
 //!
 //! The tests themselves are in `end_to_end/`, a test target of `gateway`, so that cargo builds the binary that they run. A harness that can't do its
 //! work panics: that is how a test fails.
@@ -11,12 +11,21 @@
     reason = "a test fails by panicking"
 )]
 
+mod browser;
 mod client;
+mod form;
+mod html;
+mod person;
 mod receiver;
+mod script;
 mod stoa;
 
+pub use browser::{Browser, Cookie, Page};
 pub use client::{Answer, Client, Credentials, new_key};
+pub use form::{Control, Form};
+pub use person::{Consenter, Person, question};
 pub use receiver::{Delivery, Receiver};
+pub use script::TestClients;
 pub use stoa::{ALL_SCOPES, Stoa, StoaOptions, order_of};
 
 use std::time::Duration;

@@ -32,6 +32,8 @@ pub struct StoaOptions {
     pub role: Option<String>,
     /// The address that clients know, if it is not the one that is listened on: the processes of one service share their issuer.
     pub public_url: Option<String>,
+    /// Is called `localhost` by everybody: an address of numbers is no name that passkeys can belong to.
+    pub is_localhost: bool,
     /// Refuses endpoints on loopback and private networks, as in production. Receivers of tests are on loopback.
     pub refuse_private_targets: bool,
     /// What to log; warnings if nothing is said.
@@ -141,7 +143,12 @@ impl Stoa {
 
     /// Where it serves.
     pub fn base_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let host = if self.options.is_localhost {
+            "localhost"
+        } else {
+            "127.0.0.1"
+        };
+        format!("http://{host}:{}", self.port)
     }
 
     /// The directory of its data.
@@ -362,6 +369,10 @@ impl Drop for Stoa {
 }
 
 fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Child {
+    let localhost = options
+        .is_localhost
+        .then(|| format!("http://localhost:{port}"));
+    let public_url = options.public_url.as_ref().or(localhost.as_ref());
     let mut command = Command::new(binary);
     command
         .arg("serve")
@@ -372,10 +383,9 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
         .args((!options.refuse_private_targets).then_some("--allow-private-targets"))
         .args(["--log", options.log.as_deref().unwrap_or("warn")])
         .args(
-            options
-                .public_url
+            public_url
                 .iter()
-                .flat_map(|url| ["--public-url", url]),
+                .flat_map(|url| ["--public-url", url.as_str()]),
         )
         .args(
             options

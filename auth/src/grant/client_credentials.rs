@@ -3,11 +3,11 @@
 use kernel::{clock::Timestamp, scope::ScopeSet};
 use sqlx::PgConnection;
 
-use super::store;
+use super::{Issued, store};
 use crate::{
     Issuer,
-    client::{self, Credentials},
-    token::{self, Claims, refusal::Refusal},
+    client::{Client, app::ClientKind},
+    token::{self, Subject, refusal::Refusal},
 };
 
 /// The name of this grant in `grant_type`.
@@ -16,31 +16,31 @@ pub const GRANT_TYPE: &str = "client_credentials";
 /// What is asked for.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Who asks.
-    pub credentials: Credentials,
     /// The merchant that the token is for: `{issuer}/merchants/{merchantId}`.
     pub resource: Option<String>,
     /// The scopes that are wanted, if less than all that is granted.
     pub scope: Option<String>,
 }
 
-/// Decides what the token says: the client first, then the resource, then the scope. Runs in a transaction that has entered no merchant.
+/// Decides what the token of `client` says: the resource first, then the scope. Runs in a transaction that has entered no merchant.
 pub async fn decide(
     tx: &mut PgConnection,
     issuer: &Issuer,
+    client: &Client,
     request: &TokenRequest,
     now: Timestamp,
-) -> Result<Claims, Refusal> {
-    let app = client::authenticate(tx, &request.credentials)
-        .await?
-        .ok_or(Refusal::InvalidClient)?;
+) -> Result<Issued, Refusal> {
+    // Only confidential clients may (RFC 6749, section 4.4).
+    if client.app.kind != ClientKind::Confidential {
+        return Err(Refusal::UnauthorizedClient);
+    }
     // A merchant that does not exist, that has granted nothing, or whose grant is over: an app is not told which.
     let merchant = request
         .resource
         .as_deref()
         .and_then(|resource| issuer.merchant_of(resource))
         .ok_or(Refusal::InvalidTarget)?;
-    let grant = store::select_unrevoked(tx, merchant, app)
+    let grant = store::select_unrevoked(tx, merchant, client.id())
         .await?
         .ok_or(Refusal::InvalidTarget)?;
     let scopes = match &request.scope {
@@ -53,5 +53,12 @@ pub async fn decide(
     if scopes.is_empty() {
         return Err(Refusal::InvalidScope);
     }
-    token::claims(issuer, &grant, scopes, now).ok_or(Refusal::InvalidTarget)
+    let claims =
+        token::claims(issuer, &grant, Subject::App, scopes, now).ok_or(Refusal::InvalidTarget)?;
+    Ok(Issued {
+        claims,
+        merchant,
+        // There is nothing to refresh: the client can ask again (section 4.4.3).
+        refresh_token: None,
+    })
 }

@@ -8,26 +8,26 @@
 use kernel::{
     clock::Timestamp,
     db::{Database, Error},
-    id::{AppId, GrantId, LocationId, MerchantId},
+    id::{AppId, GrantId, LocationId, MerchantId, PersonId},
     scope::ScopeSet,
 };
 use sqlx::PgConnection;
 
 use super::Grant;
 
-struct Row {
-    id: GrantId,
-    merchant_id: MerchantId,
-    app_id: AppId,
-    scopes: Vec<String>,
-    locations: Option<Vec<LocationId>>,
-    personal_data: bool,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    epoch: i64,
-    version: i64,
-    created_at: Timestamp,
-    changed_at: Timestamp,
+pub(super) struct Row {
+    pub(super) id: GrantId,
+    pub(super) merchant_id: MerchantId,
+    pub(super) app_id: AppId,
+    pub(super) scopes: Vec<String>,
+    pub(super) locations: Option<Vec<LocationId>>,
+    pub(super) personal_data: bool,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) revoked_at: Option<Timestamp>,
+    pub(super) epoch: i64,
+    pub(super) version: i64,
+    pub(super) created_at: Timestamp,
+    pub(super) changed_at: Timestamp,
 }
 
 impl From<Row> for Grant {
@@ -50,7 +50,7 @@ impl From<Row> for Grant {
 }
 
 /// A newer binary beside this one may know more scopes: what this one does not know, it does not allow.
-fn known_scopes(names: &[String]) -> ScopeSet {
+pub(super) fn known_scopes(names: &[String]) -> ScopeSet {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
@@ -102,6 +102,26 @@ pub(super) async fn update(tx: &mut PgConnection, grant: &Grant) -> Result<(), E
         grant.epoch,
         grant.version,
         grant.changed_at as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_consented_by(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    person: PersonId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update grants
+        set consented_by = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as GrantId,
+        person as PersonId,
     )
     .execute(tx)
     .await?;

@@ -1,30 +1,37 @@
 //! The token endpoint (RFC 6749, section 3.2): reads the request, has the grant decide, and signs.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
+use kernel::{caller::Caller, clock::Timestamp, id::MerchantId};
 use serde::Serialize;
-use url::form_urlencoded;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::{client_authentication, form::Form};
 use crate::{
-    client::{Credentials, secret::Secret},
+    client::{self, Client, Proof, secret::Secret},
     deadline,
-    grant::client_credentials::{self, TokenRequest},
+    grant::{
+        Issued,
+        authorization_code::{self, CodeRequest},
+        client_credentials::{self, TokenRequest},
+        refresh_token::{self, RefreshRequest},
+    },
     token::{self, AccessToken, refusal::Refusal},
 };
 
 /// What a token request may say, as a form.
 #[derive(ToSchema)]
 #[schema(example = json!({
-    "grant_type": "client_credentials",
-    "resource": "https://stoa.example/merchants/mer_01jd3x5k8vfm7b2c9q0r4t6w8y",
-    "scope": "orders:read",
+    "grant_type": "authorization_code",
+    "code": "stoa_code_…",
+    "redirect_uri": "https://parcel-desk.example/callback",
+    "code_verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
     "client_id": "app_01jd3x5k8vfm7b2c9q0r4t6w8y",
     "client_secret": "stoa_secret_…"
 }))]
@@ -33,23 +40,37 @@ use crate::{
     reason = "describes the form, which is read pair by pair so that repetitions are seen"
 )]
 pub(super) struct TokenForm {
-    /// `client_credentials`.
+    /// `authorization_code`, `refresh_token` or `client_credentials`.
     grant_type: String,
-    /// The merchant that the token is for (RFC 8707): `{issuer}/merchants/{merchantId}`.
-    resource: String,
-    /// The scopes that are wanted, with spaces between; all that are granted if there is none.
+    /// With `authorization_code`: the code.
+    code: Option<String>,
+    /// With `authorization_code`: the redirect URI of the authorization request.
+    redirect_uri: Option<String>,
+    /// With `authorization_code`: what the request's `code_challenge` is the hash of.
+    code_verifier: Option<String>,
+    /// With `refresh_token`: the refresh token.
+    refresh_token: Option<String>,
+    /// The merchant that the token is for (RFC 8707): `{issuer}/merchants/{merchantId}`. Needed with `client_credentials`; with the others the merchant is
+    /// known, and this can only say the same.
+    resource: Option<String>,
+    /// With `refresh_token` and `client_credentials`: the scopes that are wanted, with spaces between; all that are granted if there is none.
     scope: Option<String>,
     /// The app's id, unless it is shown by HTTP Basic.
     client_id: Option<String>,
     /// The app's secret, unless it is shown by HTTP Basic.
     client_secret: Option<String>,
+    /// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` beside an assertion.
+    client_assertion_type: Option<String>,
+    /// A JWT signed with a key of the app's (RFC 7523), in place of a secret.
+    client_assertion: Option<String>,
 }
 
 /// An access token (RFC 6749, section 5.1).
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiJ9…",
-    "token_type": "Bearer", "expires_in": 600, "scope": "orders:read"
+    "token_type": "Bearer", "expires_in": 600, "scope": "orders:read",
+    "refresh_token": "stoa_refresh_…", "merchant_id": "mer_01jd3x5k8vfm7b2c9q0r4t6w8y"
 }))]
 pub(super) struct TokenAnswer<'t> {
     /// The token: a JWT (RFC 9068), for the header `Authorization: Bearer …`.
@@ -60,6 +81,11 @@ pub(super) struct TokenAnswer<'t> {
     expires_in: i64,
     /// The scopes that it has.
     scope: &'t str,
+    /// What gets the next one, and is good once; not with `client_credentials`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'t str>,
+    /// The merchant that it is for.
+    merchant_id: MerchantId,
 }
 
 /// Why there is no token (RFC 6749, section 5.2).
@@ -68,8 +94,8 @@ pub(super) struct TokenAnswer<'t> {
     "error": "invalid_client", "error_description": "The client id or the client secret is wrong."
 }))]
 pub(super) struct TokenError {
-    /// `invalid_request`, `invalid_client`, `unsupported_grant_type`, `invalid_scope`, `invalid_target` (RFC 8707), `temporarily_unavailable`
-    /// or `server_error`.
+    /// `invalid_request`, `invalid_client`, `invalid_grant`, `unauthorized_client`, `unsupported_grant_type`, `invalid_scope`, `invalid_target` (RFC
+    /// 8707), `temporarily_unavailable` or `server_error`.
     error: &'static str,
     /// A sentence for the client's developer.
     error_description: String,
@@ -77,9 +103,13 @@ pub(super) struct TokenError {
 
 /// Issue an access token
 ///
-/// Client credentials (RFC 6749, section 4.4): the app shows its id and secret, by HTTP Basic or in the form, and names one merchant as the
-/// `resource` (RFC 8707). The token has the scopes of that merchant's grant, or those of them that `scope` asks for, and lasts ten minutes. There
-/// is nothing to refresh: ask again.
+/// For a code (RFC 6749, section 4.1.3), a refresh token (section 6) or the client's own credentials (section 4.4). The app proves itself by HTTP Basic, in
+/// the form or by an assertion (RFC 7523); a public client names itself. The token is for one merchant, has the scopes of that merchant's grant as far as
+/// they were asked for, and lasts ten minutes.
+///
+/// A code is good once, for a minute. A refresh token is good once too: the answer has the next one. Whoever loses an answer may ask again with the same
+/// refresh token for 30 seconds and gets the same next one, as long as that has not been used; a refresh token that comes again after that ends all
+/// tokens that came from its code.
 #[utoipa::path(
     post,
     path = "/oauth/token",
@@ -93,7 +123,7 @@ pub(super) struct TokenError {
         (status = 400, description = "The request, its resource or its scope is refused.", body = TokenError,
             example = json!({"error": "invalid_target", "error_description":
                 "The resource must be one merchant, as {issuer}/merchants/{merchantId} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."})),
-        (status = 401, description = "The client id or the client secret is wrong.", body = TokenError,
+        (status = 401, description = "The client is not known, or does not prove that it is this one.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
         (status = 500, description = "Something went wrong on our side.", body = TokenError,
             example = json!({"error": "server_error", "error_description": "The token can't be issued."})),
@@ -104,189 +134,172 @@ pub(super) struct TokenError {
 )]
 pub(super) async fn issue(
     State(state): State<super::State>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match decide(&state, &headers, body).await {
-        Ok(token) => granted(&token),
+    match decide(&state, &caller, &headers, body).await {
+        Ok(tokens) => granted(&tokens),
         Err(refusal) => refused(refusal),
     }
 }
 
+/// What the client gets.
+struct Tokens {
+    access_token: AccessToken,
+    refresh_token: Option<Secret>,
+    merchant: MerchantId,
+}
+
 async fn decide(
     state: &super::State,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<AccessToken, Refusal> {
+) -> Result<Tokens, Refusal> {
+    let arrived = state.clock.now();
     let body =
         body.map_err(|_unread| Refusal::InvalidRequest("The body is too large, or breaks off."))?;
-    let request = read(headers, &body)?;
+    let form = Form::read(headers, &body)?;
+    let asked = Asked::read(&form)?;
+    let credentials = client_authentication::read(headers, &form)?;
     let decided = async {
-        // Nothing is written: the transaction's end needs no waiting for.
         let mut tx = state.database.begin().await?;
-        client_credentials::decide(&mut tx, &state.issuer, &request, state.clock.now()).await
+        let client = client::authenticate(&mut tx, &state.issuer, &credentials, arrived)
+            .await?
+            .ok_or(Refusal::InvalidClient)?;
+        let decided = asked.decide(&mut tx, state, &client, caller, arrived).await;
+        // An assertion is used up whatever is decided, and what a refused code or refresh token has led to stands. Otherwise nothing is written: the
+        // transaction's end needs no waiting for.
+        let is_ours = decided.as_ref().is_err_and(Refusal::is_ours);
+        if (asked.writes() || client.proof == Proof::Assertion) && !is_ours {
+            tx.commit().await.map_err(kernel::db::Error::from)?;
+        }
+        decided
     };
-    let claims = deadline::in_time(decided)
+    let issued = deadline::in_time(decided)
         .await
         .inspect_err(|refusal: &Refusal| {
             // Whoever guesses at secrets leaves a trace. Failures of ours are logged where they are answered.
-            if refusal.status() < 500 {
-                let client: String = request
-                    .credentials
-                    .client_id
+            if !refusal.is_ours() {
+                let client: String = credentials
+                    .client_id()
                     .chars()
                     .take(CLIENT_ID_CHARACTERS_LOGGED)
                     .collect();
                 tracing::info!(client.id = ?client, refusal = refusal.code(), "token refused");
             }
         })?;
-    Ok(token::issue(&state.keys, claims)?)
+    Ok(Tokens {
+        access_token: token::issue(&state.keys, issued.claims)?,
+        refresh_token: issued.refresh_token,
+        merchant: issued.merchant,
+    })
+}
+
+/// What is asked for, by the grant type: each has a file of its own that decides.
+enum Asked {
+    AuthorizationCode(CodeRequest),
+    RefreshToken(RefreshRequest),
+    ClientCredentials(TokenRequest),
+}
+
+impl Asked {
+    fn read(form: &Form) -> Result<Self, Refusal> {
+        // A client may name several resources (RFC 8707, section 2); a token of ours is for one.
+        let resource = if form.is_repeated("resource") {
+            Err(Refusal::InvalidTarget)
+        } else {
+            Ok(form.get("resource").map(str::to_owned))
+        };
+        let scope = form.get("scope").map(str::to_owned);
+        let secret = |name, missing| {
+            let value = form.get(name).map(|text| Secret::new(text.to_owned()));
+            value.ok_or(Refusal::InvalidRequest(missing))
+        };
+        match form.get("grant_type") {
+            None => Err(Refusal::InvalidRequest(
+                "The parameter grant_type is missing.",
+            )),
+            Some(authorization_code::GRANT_TYPE) => Ok(Self::AuthorizationCode(CodeRequest {
+                code: secret("code", "The parameter code is missing.")?,
+                redirect_uri: form
+                    .get("redirect_uri")
+                    .ok_or(Refusal::InvalidRequest(
+                        "The parameter redirect_uri is missing.",
+                    ))?
+                    .to_owned(),
+                code_verifier: secret(
+                    "code_verifier",
+                    "The parameter code_verifier is missing: PKCE (RFC 7636) is required.",
+                )?,
+                resource: resource?,
+            })),
+            Some(refresh_token::GRANT_TYPE) => Ok(Self::RefreshToken(RefreshRequest {
+                refresh_token: secret("refresh_token", "The parameter refresh_token is missing.")?,
+                scope,
+                resource: resource?,
+            })),
+            Some(client_credentials::GRANT_TYPE) => Ok(Self::ClientCredentials(TokenRequest {
+                resource: resource?,
+                scope,
+            })),
+            Some(_) => Err(Refusal::UnsupportedGrantType),
+        }
+    }
+
+    /// Whether deciding writes something.
+    const fn writes(&self) -> bool {
+        matches!(self, Self::AuthorizationCode(_) | Self::RefreshToken(_))
+    }
+
+    async fn decide(
+        &self,
+        tx: &mut PgConnection,
+        state: &super::State,
+        client: &Client,
+        caller: &Caller,
+        arrived: Timestamp,
+    ) -> Result<Issued, Refusal> {
+        let (issuer, clock) = (&state.issuer, &state.clock);
+        match self {
+            Self::AuthorizationCode(request) => {
+                authorization_code::decide(tx, issuer, client, request, caller, arrived, clock)
+                    .await
+            }
+            Self::RefreshToken(request) => {
+                refresh_token::decide(tx, issuer, client, request, caller, arrived, clock).await
+            }
+            Self::ClientCredentials(request) => {
+                client_credentials::decide(tx, issuer, client, request, arrived).await
+            }
+        }
+    }
 }
 
 /// Characters of a client id that are logged, of one that may be anything.
 const CLIENT_ID_CHARACTERS_LOGGED: usize = 64;
 
-/// The form's parameters that mean something here. Empty ones count as absent (RFC 6749, section 3.2).
-#[derive(Default)]
-struct Form {
-    grant_type: Option<String>,
-    resource: Option<String>,
-    scope: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<Secret>,
-}
-
-impl Form {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let mut form = Self::default();
-        for (name, value) in form_urlencoded::parse(body) {
-            let value = Some(value.into_owned()).filter(|value| !value.is_empty());
-            let repeated = match &*name {
-                "grant_type" => std::mem::replace(&mut form.grant_type, value).is_some(),
-                // A client may name several resources (RFC 8707, section 2); a token of ours is for one.
-                "resource" if form.resource.is_some() => return Err(Refusal::InvalidTarget),
-                "resource" => std::mem::replace(&mut form.resource, value).is_some(),
-                "scope" => std::mem::replace(&mut form.scope, value).is_some(),
-                "client_id" => std::mem::replace(&mut form.client_id, value).is_some(),
-                "client_secret" => {
-                    std::mem::replace(&mut form.client_secret, value.map(Secret::new)).is_some()
-                }
-                _ => false,
-            };
-            if repeated {
-                return Err(Refusal::InvalidRequest("A parameter is repeated."));
-            }
-        }
-        Ok(form)
-    }
-}
-
-fn read(headers: &HeaderMap, body: &[u8]) -> Result<TokenRequest, Refusal> {
-    let is_form = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
-    if !is_form {
-        return Err(Refusal::InvalidRequest(
-            "The body must be application/x-www-form-urlencoded.",
-        ));
-    }
-    let form = Form::read(body)?;
-    match form.grant_type.as_deref() {
-        None => {
-            return Err(Refusal::InvalidRequest(
-                "The parameter grant_type is missing.",
-            ));
-        }
-        Some(client_credentials::GRANT_TYPE) => {}
-        Some(_) => return Err(Refusal::UnsupportedGrantType),
-    }
-    let credentials = match (basic(headers)?, form.client_id, form.client_secret) {
-        (Some(_), _, Some(_)) => {
-            return Err(Refusal::InvalidRequest(
-                "The client shows its secret in two ways.",
-            ));
-        }
-        (Some(basic), Some(client_id), None) if basic.client_id != client_id => {
-            return Err(Refusal::InvalidRequest(
-                "The client names itself in two ways.",
-            ));
-        }
-        (Some(basic), _, None) => basic,
-        (None, Some(client_id), Some(client_secret)) => Credentials {
-            client_id,
-            client_secret,
-        },
-        (None, _, _) => return Err(Refusal::InvalidClient),
-    };
-    Ok(TokenRequest {
-        credentials,
-        resource: form.resource,
-        scope: form.scope,
-    })
-}
-
-/// The client as HTTP Basic shows it: id and secret form-encoded, a colon between, in base64 (RFC 6749, section 2.3.1).
-fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Refusal::InvalidRequest(
-            "The header Authorization is repeated.",
-        ));
-    }
-    let pair = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-        .and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok())
-        .and_then(|decoded| String::from_utf8(decoded).ok());
-    let (client_id, client_secret) = pair
-        .as_deref()
-        .and_then(|pair| pair.split_once(':'))
-        .ok_or(Refusal::InvalidClient)?;
-    Ok(Some(Credentials {
-        client_id: form_decoded(client_id),
-        client_secret: Secret::new(form_decoded(client_secret)),
-    }))
-}
-
-/// Undoes the form encoding of one value. An ampersand or equals sign would be encoded in it, and so ends nothing of ours.
-fn form_decoded(value: &str) -> String {
-    let value = value.replace('&', "%26").replace('=', "%3D");
-    form_urlencoded::parse(value.as_bytes())
-        .next()
-        .map(|(name, _)| name.into_owned())
-        .unwrap_or_default()
-}
-
-/// No answer of this endpoint is kept (RFC 6749, section 5.1).
-const NOT_KEPT: [(header::HeaderName, &str); 2] = [
+/// No answer about tokens is kept (RFC 6749, section 5.1).
+pub(super) const NOT_KEPT: [(header::HeaderName, &str); 2] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::PRAGMA, "no-cache"),
 ];
 
-fn granted(token: &AccessToken) -> Response {
+fn granted(tokens: &Tokens) -> Response {
     let answer = TokenAnswer {
-        access_token: token.jwt.expose(),
+        access_token: tokens.access_token.jwt.expose(),
         token_type: "Bearer",
-        expires_in: token.expires_in_seconds,
-        scope: &token.scope,
+        expires_in: tokens.access_token.expires_in_seconds,
+        scope: &tokens.access_token.scope,
+        refresh_token: tokens.refresh_token.as_ref().map(Secret::expose),
+        merchant_id: tokens.merchant,
     };
     (NOT_KEPT, Json(answer)).into_response()
 }
 
-fn refused(refusal: Refusal) -> Response {
+/// The answer to a request that is refused, at this endpoint and at those for introspection and revocation.
+pub(super) fn refused(refusal: Refusal) -> Response {
     let error_description = refusal.to_string();
     let (error, status) = (refusal.code(), refusal.status());
     let retry_after = refusal.into_problem().and_then(|problem| {

@@ -13,12 +13,21 @@ pub enum Refusal {
     /// The request lacks a parameter, repeats one, or proves the client in two ways.
     #[error("{0}")]
     InvalidRequest(&'static str),
-    /// There is no such client, or its secret is another.
-    #[error("The client id or the client secret is wrong.")]
+    /// There is no such client, or it does not prove that it is this one.
+    #[error("The client id is wrong, or the secret or assertion that came with it.")]
     InvalidClient,
+    /// The client is known, and this grant is not for its kind.
+    #[error("This grant is for confidential clients alone.")]
+    UnauthorizedClient,
     /// Another grant than those of the metadata.
-    #[error("The grant type must be client_credentials.")]
+    #[error("The grant type must be authorization_code, refresh_token or client_credentials.")]
     UnsupportedGrantType,
+    /// The code or the refresh token is not good: unknown, over, used, another client's, or its redirect URI, its verifier or its grant is not as it
+    /// should be. Which of these it is, is not said.
+    #[error(
+        "The code or the refresh token is wrong, was used, is over, or belongs to another client or another redirect URI; or its grant has ended."
+    )]
+    InvalidGrant,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
         "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."
@@ -58,7 +67,9 @@ impl Refusal {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidClient => "invalid_client",
+            Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
             Self::Unavailable(_) => "temporarily_unavailable",
@@ -73,6 +84,11 @@ impl Refusal {
             Self::Unavailable(problem) | Self::Server(problem) => problem.kind.status,
             _ => 400,
         }
+    }
+
+    /// Whether something is wrong on our side, so that nothing was decided.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Server(_))
     }
 
     /// The problem on our side, for the log and for `Retry-After`; `None` if the fault is the client's.

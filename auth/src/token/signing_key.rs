@@ -1,7 +1,8 @@
 //! Signing keys: ES256 (RFC 7518, section 3.4), named by their thumbprint, published as a JWK set (RFC 7517).
 //!
-//! The first process to start makes a key, the others load it. The newest key signs; every key that is not retired verifies. Private keys
-//! are sealed by the master key.
+//! The first process to start makes a key, the others load it. Of the keys whose time to sign has come the latest signs; every key that is not
+//! retired verifies, also one whose time is still to come. They take each other's place by themselves (see [`rotation`]). Private keys are sealed by
+//! the master key.
 
 use std::{
     collections::HashMap,
@@ -17,8 +18,10 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use kernel::{
+    caller::Caller,
     clock::{Clock, Timestamp},
     db::Database,
+    id::RequestId,
     keyring::Keyring,
 };
 use serde::{Deserialize, Serialize};
@@ -28,11 +31,13 @@ use sqlx::types::Json;
 use super::store::{self, KeyRow};
 use crate::{Error, deadline};
 
+pub mod rotation;
+
 /// Tokens under keys that we don't know make us look for new keys at most this often.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often keys are read again anyway, so that a retired one is out everywhere soon.
-const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
+/// How often keys are read again anyway, so that a new one is published and a retired one is out everywhere soon.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The first byte of an uncompressed point (SEC 1, section 2.3.3), and the bytes of a coordinate.
 const UNCOMPRESSED_POINT: u8 = 4;
@@ -112,10 +117,16 @@ impl fmt::Debug for SigningKeys {
 }
 
 struct KeySet {
-    signer_kid: String,
-    signer: EcdsaKeyPair,
+    /// Those whose time comes last are first; never empty.
+    signers: Vec<Signer>,
     verifiers: HashMap<String, DecodingKey>,
     document: String,
+}
+
+struct Signer {
+    kid: String,
+    signs_from: Timestamp,
+    pair: EcdsaKeyPair,
 }
 
 #[derive(Serialize)]
@@ -141,9 +152,9 @@ impl SigningKeys {
         store::lock(&mut tx).await?;
         let mut rows = store::select(&mut tx).await?;
         if rows.is_empty() {
-            let row = generate(&keyring)?;
-            store::insert(&mut tx, &row, clock.now()).await?;
-            rows.push(row);
+            let now = clock.now();
+            let caller = Caller::local(RequestId::new(now));
+            rows.push(rotation::create(&mut tx, &keyring, &caller, now, now).await?);
         }
         tx.commit().await.map_err(kernel::db::Error::from)?;
         let known = RwLock::new(Arc::new(KeySet::open(&keyring, &rows)?));
@@ -156,22 +167,23 @@ impl SigningKeys {
         })
     }
 
-    /// Signs `claims` with the newest key, as a JWT of the type `typ`.
+    /// Signs `claims` with the key whose time it is, as a JWT of the type `typ`.
     ///
     /// The compact serialisation (RFC 7515, section 7.1) is put together here because jsonwebtoken parses the private key anew for each token;
     /// verification is left to it.
     pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> Result<String, Error> {
         let known = self.known();
+        let signer = known.signer(self.clock.now())?;
         let header = serde_json::to_vec(&Header {
             typ,
             alg: "ES256",
-            kid: &known.signer_kid,
+            kid: &signer.kid,
         })?;
         let mut jwt = BASE64_URL_SAFE_NO_PAD.encode(header);
         jwt.push('.');
         BASE64_URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut jwt);
-        let signature = known
-            .signer
+        let signature = signer
+            .pair
             .sign(&SystemRandom::new(), jwt.as_bytes())
             .map_err(|aws_lc_rs::error::Unspecified| Error::SigningKey("does not sign"))?;
         jwt.push('.');
@@ -224,14 +236,26 @@ impl SigningKeys {
         Ok(())
     }
 
-    /// Reads the keys again every minute, for as long as it is polled.
+    /// Reads the keys again every ten seconds, and rotates them when it is time, for as long as it is polled.
     pub async fn run(&self) {
         loop {
             tokio::time::sleep(RELOAD_INTERVAL).await;
-            if let Err(error) = self.reload().await {
-                tracing::warn!(error = %error, "signing keys could not be read again; the known ones stay in use");
+            if let Err(error) = self.tend().await {
+                tracing::warn!(error = %error, "signing keys could not be looked after; the known ones stay in use");
             }
         }
+    }
+
+    /// Reads the keys again, makes a successor if it is time, and retires what no token needs any more. One process at a time does, the others
+    /// read what it did.
+    pub async fn tend(&self) -> Result<(), Error> {
+        self.reload().await?;
+        let is_due = !rotation::plan(&self.known().times(), self.clock.now()).is_empty();
+        if is_due {
+            rotation::run(&self.database, &self.keyring, &self.clock).await?;
+            self.reload().await?;
+        }
+        Ok(())
     }
 
     fn known(&self) -> Arc<KeySet> {
@@ -243,8 +267,8 @@ fn context(kid: &str) -> String {
     format!("signing_key:{kid}")
 }
 
-/// A new key: public as a JWK, private as PKCS #8 and sealed.
-fn generate(keyring: &Keyring) -> Result<KeyRow, Error> {
+/// A new key that signs from `signs_from` on: public as a JWK, private as PKCS #8 and sealed.
+fn generate(keyring: &Keyring, signs_from: Timestamp) -> Result<KeyRow, Error> {
     let failed = |aws_lc_rs::error::Unspecified| Error::SigningKey("can't be generated");
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(failed)?;
     let private = pair.to_pkcs8v1().map_err(failed)?;
@@ -256,24 +280,19 @@ fn generate(keyring: &Keyring) -> Result<KeyRow, Error> {
         kid: jwk.kid.clone(),
         public_jwk: Json(jwk),
         sealed_private_key,
+        signs_from,
     })
 }
 
 impl KeySet {
-    /// `rows` with the newest first.
+    /// `rows` with those first whose time comes last.
     fn open(keyring: &Keyring, rows: &[KeyRow]) -> Result<Self, Error> {
-        let newest = rows
-            .first()
-            .ok_or(Error::SigningKey("every key is retired"))?;
-        let private = keyring
-            .master()
-            .open(&context(&newest.kid), &newest.sealed_private_key)?;
-        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &private)
-            .map_err(|_rejected| Error::SigningKey("the private key can't be read"))?;
-        if Jwk::of(&signer)?.kid != newest.kid {
-            return Err(Error::SigningKey(
-                "the private key is not the one that its name says",
-            ));
+        let signers = rows
+            .iter()
+            .map(|row| Signer::open(keyring, row))
+            .collect::<Result<Vec<_>, _>>()?;
+        if signers.is_empty() {
+            return Err(Error::SigningKey("every key is retired"));
         }
         let mut verifiers = HashMap::new();
         for row in rows {
@@ -291,10 +310,48 @@ impl KeySet {
             keys: rows.iter().map(|row| &row.public_jwk.0).collect(),
         })?;
         Ok(Self {
-            signer_kid: newest.kid.clone(),
-            signer,
+            signers,
             verifiers,
             document,
+        })
+    }
+
+    /// The key that signs at `now`. Where the clock is behind the one of whoever made the only key, that one.
+    fn signer(&self, now: Timestamp) -> Result<&Signer, Error> {
+        self.signers
+            .iter()
+            .find(|signer| signer.signs_from <= now)
+            .or(self.signers.last())
+            .ok_or(Error::SigningKey("every key is retired"))
+    }
+
+    fn times(&self) -> Vec<rotation::KeyTime<'_>> {
+        self.signers
+            .iter()
+            .map(|signer| rotation::KeyTime {
+                kid: &signer.kid,
+                signs_from: signer.signs_from,
+            })
+            .collect()
+    }
+}
+
+impl Signer {
+    fn open(keyring: &Keyring, row: &KeyRow) -> Result<Self, Error> {
+        let private = keyring
+            .master()
+            .open(&context(&row.kid), &row.sealed_private_key)?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &private)
+            .map_err(|_rejected| Error::SigningKey("the private key can't be read"))?;
+        if Jwk::of(&pair)?.kid != row.kid {
+            return Err(Error::SigningKey(
+                "the private key is not the one that its name says",
+            ));
+        }
+        Ok(Self {
+            kid: row.kid.clone(),
+            signs_from: row.signs_from,
+            pair,
         })
     }
 }

@@ -9,7 +9,9 @@ use axum::{
 };
 use kernel::id::{LocationId, MerchantId};
 
-use crate::fixture::{Answer, ISSUER, Install, Installation, Process, basic, basic_of, terms};
+use crate::fixture::{
+    Answer, ISSUER, Install, Installation, Process, basic, basic_of, secret_of, terms,
+};
 
 fn form_for(install: &Install, more: &str) -> String {
     format!(
@@ -22,7 +24,7 @@ fn by_post(install: &Install) -> String {
     format!(
         "&client_id={}&client_secret={}",
         install.app.app.id,
-        install.app.client_secret.expose()
+        secret_of(&install.app)
     )
 }
 
@@ -134,7 +136,7 @@ async fn a_wrong_secret_and_an_unknown_client_get_the_same_answer() {
     let (_installation, process, install) = setting().await;
     let (id, secret) = (
         install.app.app.id.to_string(),
-        install.app.client_secret.expose().to_owned(),
+        secret_of(&install.app).to_owned(),
     );
     let unknown = "app_01jd3x5k8vfm7b2c9q0r4t6w8y";
     let wrong = [
@@ -364,7 +366,7 @@ async fn basic_credentials_are_form_encoded() {
     let (_installation, process, install) = setting().await;
     // The same bytes, needlessly encoded: RFC 6749 has them decoded once more after base64.
     let id = install.app.app.id.to_string().replace('_', "%5F");
-    let secret = install.app.client_secret.expose().replace('_', "%5F");
+    let secret = secret_of(&install.app).replace('_', "%5F");
     let answer = process
         .post(&[basic_of(&id, &secret)], &form_for(&install, ""))
         .await;
@@ -387,11 +389,38 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
         metadata.json["token_endpoint"],
         format!("{ISSUER}/oauth/token")
     );
-    assert_eq!(
-        metadata.json["grant_types_supported"],
-        serde_json::json!(["client_credentials"])
-    );
-    assert!(metadata.json.get("authorization_endpoint").is_none());
+    for (name, expected) in [
+        (
+            "grant_types_supported",
+            serde_json::json!(["authorization_code", "refresh_token", "client_credentials"]),
+        ),
+        ("response_types_supported", serde_json::json!(["code"])),
+        ("response_modes_supported", serde_json::json!(["query"])),
+        (
+            "code_challenge_methods_supported",
+            serde_json::json!(["S256"]),
+        ),
+        (
+            "authorization_response_iss_parameter_supported",
+            serde_json::json!(true),
+        ),
+    ] {
+        assert_eq!(metadata.json[name], expected, "{name}");
+    }
+    // What is offered is there: an endpoint answers, if only to say what is missing.
+    for name in [
+        "authorization_endpoint",
+        "token_endpoint",
+        "introspection_endpoint",
+        "revocation_endpoint",
+    ] {
+        let path = metadata.json[name].as_str().unwrap();
+        let path = path.strip_prefix(ISSUER).unwrap();
+        let answer = process.post_to(path, &[], "").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    let asking = &metadata.json["introspection_endpoint_auth_methods_supported"];
+    assert!(!asking.as_array().unwrap().contains(&"none".into()));
     let path = metadata.json["jwks_uri"]
         .as_str()
         .unwrap()
@@ -453,13 +482,13 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
 #[tokio::test]
 async fn only_a_hash_of_the_secret_is_kept() {
     let (installation, _process, install) = setting().await;
-    let secret = install.app.client_secret.expose();
+    let secret = secret_of(&install.app);
     let hashed =
         format!("select count(*) from apps where secret_sha256 = sha256('{secret}'::bytea)");
     assert_eq!(installation.database.count(&hashed).await.unwrap(), 1);
-    let credentials = Credentials {
+    let credentials = Credentials::Secret {
         client_id: install.app.app.id.to_string(),
-        client_secret: install.app.client_secret.clone(),
+        secret: install.app.client_secret.clone().unwrap(),
     };
     for text in [format!("{:?}", install.app), format!("{credentials:?}")] {
         assert!(text.contains("***") && !text.contains(secret), "{text}");
@@ -475,6 +504,11 @@ fn the_description_has_every_endpoint_with_its_errors_and_an_example() {
         [
             "/.well-known/jwks.json",
             "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/oauth-protected-resource/merchants/{merchantId}",
+            "/oauth/authorize",
+            "/oauth/introspect",
+            "/oauth/revoke",
             "/oauth/token"
         ]
     );
@@ -491,6 +525,10 @@ fn the_description_has_every_endpoint_with_its_errors_and_an_example() {
         "TokenError",
         "Metadata",
         "JwkSet",
+        "AuthorizationForm",
+        "OneTokenForm",
+        "Introspection",
+        "ProtectedResource",
     ] {
         let described = &document["components"]["schemas"][schema];
         assert!(

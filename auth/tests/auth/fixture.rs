@@ -1,11 +1,12 @@
 //! An installation on a database of its own, and processes of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use auth::{
     Bearer, Error, GrantView, Issuer, SigningKeys,
+    account::{Membership, Person, Role, Session, session::Factor},
     client::app::{self, AppInput, NewApp},
-    grant::{self, Grant, GrantInput},
+    grant::{self, Grant, GrantInput, Grants, LastUse},
     http, merchant,
 };
 use axum::{
@@ -17,9 +18,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use kernel::{
     actor::Actor,
+    caller::Caller,
     clock::Clock,
     db::Database,
-    id::{AppId, GrantId, MerchantId, RequestId},
+    event::Announcer,
+    id::{AppId, GrantId, Id, MerchantId, PersonId, RequestId},
     keyring::Keyring,
     test_database::{self, TestDatabase},
 };
@@ -40,6 +43,7 @@ pub(crate) struct Process {
     pub(crate) keys: Arc<SigningKeys>,
     pub(crate) view: Arc<GrantView>,
     pub(crate) bearer: Bearer,
+    pub(crate) last_use: Arc<LastUse>,
     pub(crate) router: Router,
     clock: Clock,
 }
@@ -85,21 +89,34 @@ impl Installation {
             Arc::clone(&view),
             self.clock.clone(),
         );
+        let last_use = Arc::new(LastUse::new(database.clone(), self.clock.clone()));
+        let bearer = bearer.noting(Arc::clone(&last_use));
         let state = http::State {
             issuer: self.issuer.clone(),
             keys: Arc::clone(&keys),
             database: database.clone(),
             clock: self.clock.clone(),
         };
-        let router = http::router(state);
+        let caller = self.caller();
+        let router = http::router(state).layer(axum::Extension(caller));
         Process {
             database,
             keys,
             view,
             bearer,
+            last_use,
             router,
             clock: self.clock.clone(),
         }
+    }
+
+    /// From where every request of the tests comes.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::new(
+            RequestId::new(self.clock.now()),
+            Some("192.0.2.7".parse().unwrap()),
+            Some("tests"),
+        )
     }
 
     pub(crate) async fn merchant(&self) -> MerchantId {
@@ -116,13 +133,58 @@ impl Installation {
     }
 
     pub(crate) async fn app(&self) -> NewApp {
+        self.app_named("Parcel Desk").await
+    }
+
+    pub(crate) async fn app_named(&self, name: &str) -> NewApp {
         let mut tx = self.database.api().begin().await.unwrap();
-        let input = AppInput {
-            name: "Parcel Desk".to_owned(),
-        };
+        let input = AppInput::named(name);
         let app = app::create(&mut tx, input, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         app
+    }
+
+    pub(crate) fn grants(&self) -> Grants {
+        Grants::new(
+            self.database.api(),
+            self.clock.clone(),
+            Announcer::default(),
+        )
+    }
+
+    /// Somebody of `merchant`'s staff who has just signed in.
+    pub(crate) fn session(&self, merchant: MerchantId, role: Role) -> Session {
+        let now = self.clock.now();
+        let person = Person {
+            id: PersonId::new(now),
+            login: "ada".to_owned(),
+            name: "Ada".to_owned(),
+            is_operator: false,
+            is_developer: false,
+            has_password: true,
+            has_totp: false,
+            version: 1,
+            created_at: now,
+        };
+        Session {
+            id: Id::new(now),
+            person,
+            memberships: vec![Membership {
+                merchant,
+                merchant_name: "Corner Books".to_owned(),
+                role,
+            }],
+            authenticated_at: now,
+            factors: vec![Factor::Password],
+            created_at: now,
+        }
+    }
+
+    /// The same, but signed in this morning.
+    pub(crate) fn stale_session(&self, merchant: MerchantId, role: Role) -> Session {
+        let mut session = self.session(merchant, role);
+        session.authenticated_at = session.created_at.minus(Duration::from_hours(4));
+        session
     }
 
     pub(crate) async fn consent(
@@ -184,8 +246,17 @@ impl Process {
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
-        let mut request = Request::post("/oauth/token")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.post_to("/oauth/token", headers, form).await
+    }
+
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        let mut request =
+            Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -218,7 +289,11 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn basic(app: &NewApp) -> (header::HeaderName, String) {
-    basic_of(&app.app.id.to_string(), app.client_secret.expose())
+    basic_of(&app.app.id.to_string(), secret_of(app))
+}
+
+pub(crate) fn secret_of(app: &NewApp) -> &str {
+    app.client_secret.as_ref().unwrap().expose()
 }
 
 pub(crate) fn basic_of(id: &str, secret: &str) -> (header::HeaderName, String) {

@@ -1,12 +1,259 @@
 //! Signing keys among processes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use auth::{Error, SigningKeys};
-use kernel::{problem::Problem, test_database};
+use auth::{
+    Error, SigningKeys,
+    token::{
+        LIFETIME,
+        signing_key::rotation::{
+            self, KeyState, KeySummary, MADE_AHEAD, PUBLISHED_AHEAD, Pace, RETIRED_AFTER,
+            SIGNING_PERIOD,
+        },
+    },
+};
+use kernel::{
+    audit::{self, Filter, Log},
+    caller::Caller,
+    clock::Timestamp,
+    id::RequestId,
+    page::PageRequest,
+    problem::Problem,
+    test_database,
+};
 use sqlx::Executor;
 
-use crate::fixture::{Installation, terms};
+use crate::fixture::{Install, Installation, Process, terms};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn kid_of(token: &str) -> String {
+    jsonwebtoken::decode_header(token).unwrap().kid.unwrap()
+}
+
+fn published(process: &Process) -> Vec<String> {
+    let set: serde_json::Value = serde_json::from_str(&process.keys.document()).unwrap();
+    let keys = set["keys"].as_array().unwrap().iter();
+    keys.map(|key| key["kid"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+async fn rotate(installation: &Installation, pace: Pace) -> Vec<KeySummary> {
+    let now = installation.clock.now();
+    let caller = Caller::local(RequestId::new(now));
+    let mut tx = installation.database.api().begin().await.unwrap();
+    let keys = rotation::rotate(&mut tx, &installation.keyring, &caller, pace, now)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    keys
+}
+
+/// What the log says of keys, the oldest first.
+async fn acts(installation: &Installation) -> Vec<String> {
+    let mut tx = installation.database.api().begin().await.unwrap();
+    let page = PageRequest {
+        limit: 50,
+        after: None,
+    };
+    let all = Filter::default();
+    let log = audit::list(&mut tx, Log::Installation, &all, &page).await;
+    let mut entries = log.unwrap().data;
+    entries.sort_by_key(|entry| entry.occurred_at);
+    entries.into_iter().map(|entry| entry.action).collect()
+}
+
+/// Two processes whose clients ask for tokens all the time, and show them for as long as they last.
+struct Traffic<'i> {
+    installation: &'i Installation,
+    install: &'i Install,
+    processes: [Process; 2],
+    /// Tokens that are out, and until when.
+    tokens: Vec<(String, Timestamp)>,
+    /// Since when each key is in both JWK sets.
+    published: HashMap<String, Timestamp>,
+    used: HashSet<String>,
+}
+
+impl Traffic<'_> {
+    /// Each process looks after the keys every other step; every step each issues a token, and both verify all that are out.
+    async fn step(&mut self, turn: usize, by: Duration) {
+        self.installation.clock.advance(by);
+        let now = self.installation.clock.now();
+        self.processes[turn % 2].keys.tend().await.unwrap();
+        let sets = [&self.processes[0], &self.processes[1]].map(published);
+        for kid in sets[0].iter().filter(|kid| sets[1].contains(kid)) {
+            self.published.entry(kid.clone()).or_insert(now);
+        }
+        for process in &self.processes {
+            process.view.reread().await.unwrap();
+            let token = process.token(self.install).await;
+            let kid = kid_of(&token);
+            let known = now.since(self.published[&kid]);
+            assert!(
+                self.used.contains(&kid) || known >= MINUTE * 10,
+                "{kid} signs after {known:?}"
+            );
+            self.used.insert(kid);
+            self.tokens.push((token, now.plus(LIFETIME)));
+        }
+        self.tokens.retain(|(_, end)| now < *end);
+        for process in &self.processes {
+            for (token, end) in &self.tokens {
+                let verified = process.verify(token).await;
+                assert!(verified.is_ok(), "{verified:?} at {now}, ends {end}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn through_a_whole_rotation_no_token_is_refused_and_every_key_is_known_before_it_signs() {
+    let installation = Installation::new().await;
+    let install = installation.install(terms("orders:read")).await;
+    let mut traffic = Traffic {
+        processes: [installation.process().await, installation.process().await],
+        installation: &installation,
+        install: &install,
+        tokens: Vec::new(),
+        published: HashMap::new(),
+        used: HashSet::new(),
+    };
+    // The first key of an installation has no time to be known beforehand.
+    let first = published(&traffic.processes[0]);
+    traffic.used.extend(first.iter().cloned());
+    let start = installation.clock.now();
+    for turn in 0..4 {
+        traffic.step(turn, MINUTE / 2).await;
+    }
+    assert_eq!(published(&traffic.processes[0]), first);
+    // Up to shortly before the successor is made, and then by half minutes.
+    let elapsed = installation.clock.now().since(start);
+    let quiet = SIGNING_PERIOD.saturating_sub(MADE_AHEAD + elapsed + MINUTE);
+    traffic.step(0, quiet).await;
+    for turn in 1..8 {
+        traffic.step(turn, MINUTE / 2).await;
+    }
+    for process in &traffic.processes {
+        assert_eq!(published(process).len(), 2, "the successor is published");
+    }
+    assert_eq!(traffic.used.len(), 1, "and does not sign yet");
+    traffic.step(0, MADE_AHEAD.saturating_sub(MINUTE * 5)).await;
+    let turns = (RETIRED_AFTER + MINUTE * 10).as_secs() / 30;
+    for turn in 0..usize::try_from(turns).unwrap() {
+        traffic.step(turn, MINUTE / 2).await;
+    }
+    assert_eq!(traffic.used.len(), 2, "the successor signs");
+    for process in &traffic.processes {
+        let left = published(process);
+        assert_eq!(left.len(), 1, "the old key is retired");
+        assert_ne!(left, first);
+    }
+    assert_eq!(
+        acts(&installation).await,
+        [
+            "signing_key.created",
+            "signing_key.created",
+            "signing_key.retired"
+        ],
+        "one of the two processes did it"
+    );
+}
+
+#[tokio::test]
+async fn processes_that_find_a_rotation_due_at_once_make_one_successor() {
+    let installation = Arc::new(Installation::new().await);
+    let mut processes = Vec::new();
+    for _ in 0..8 {
+        processes.push(installation.process().await);
+    }
+    installation.clock.advance(SIGNING_PERIOD * 3);
+    let tending: Vec<_> = processes
+        .into_iter()
+        .map(|process| tokio::spawn(async move { process.keys.tend().await.map(|()| process) }))
+        .collect();
+    for tended in tending {
+        let process = tended.await.unwrap().unwrap();
+        process.keys.reload().await.unwrap();
+        assert_eq!(published(&process).len(), 2);
+    }
+    let keys = "select count(*) from signing_keys";
+    assert_eq!(installation.database.count(keys).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_rotation_by_hand_is_announced_and_a_second_one_does_not_put_it_off() {
+    let installation = Installation::new().await;
+    let install = installation.install(terms("orders:read")).await;
+    let process = installation.process().await;
+    let before = process.token(&install).await;
+    let keys = rotate(&installation, Pace::Announced).await;
+    assert_eq!(
+        keys.iter().map(|key| key.state).collect::<Vec<_>>(),
+        [KeyState::Upcoming, KeyState::Signing]
+    );
+    assert_eq!(
+        keys[0].signs_from,
+        installation.clock.now().plus(PUBLISHED_AHEAD)
+    );
+    installation.clock.advance(MINUTE);
+    assert_eq!(rotate(&installation, Pace::Announced).await, keys);
+    process.keys.tend().await.unwrap();
+    assert_eq!(published(&process).len(), 2, "published at once");
+    assert_eq!(kid_of(&process.token(&install).await), kid_of(&before));
+    process.verify(&before).await.unwrap();
+    installation.clock.advance(PUBLISHED_AHEAD);
+    // Its time has come, whether the keys have been read again or not.
+    assert_eq!(kid_of(&process.token(&install).await), keys[0].kid);
+    installation.clock.advance(RETIRED_AFTER);
+    process.keys.tend().await.unwrap();
+    assert_eq!(published(&process), [keys[0].kid.as_str()]);
+    let now = installation.clock.now();
+    let mut tx = installation.database.api().begin().await.unwrap();
+    let states: Vec<_> = rotation::list(&mut tx, now)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|key| key.state)
+        .collect();
+    assert_eq!(states, [KeyState::Signing, KeyState::Retired]);
+}
+
+#[tokio::test]
+async fn a_key_that_has_become_known_is_out_at_once() {
+    let installation = Installation::new().await;
+    let install = installation.install(terms("orders:read")).await;
+    let process = installation.process().await;
+    let token = process.token(&install).await;
+    rotate(&installation, Pace::Announced).await;
+    let keys = rotate(&installation, Pace::AtOnce).await;
+    let signing: Vec<_> = keys
+        .iter()
+        .filter(|key| key.state != KeyState::Retired)
+        .collect();
+    assert_eq!(signing.len(), 1, "also the one that was waiting: {keys:?}");
+    assert_eq!(signing[0].state, KeyState::Signing);
+    process.keys.tend().await.unwrap();
+    assert!(process.verify(&token).await.is_err());
+    let next = process.token(&install).await;
+    assert_eq!(kid_of(&next), signing[0].kid);
+    process.verify(&next).await.unwrap();
+    let acts = acts(&installation).await;
+    let count = |action: &str| acts.iter().filter(|act| *act == action).count();
+    assert_eq!(
+        [
+            "signing_key.created",
+            "signing_key.rotated",
+            "signing_key.retired"
+        ]
+        .map(count),
+        [3, 2, 2]
+    );
+}
 
 #[tokio::test]
 async fn sixteen_processes_that_start_at_once_agree_on_one_key() {

@@ -8,8 +8,10 @@
 )]
 
 mod endpoint;
+mod expiring;
 mod fixture;
 mod grants;
+mod installed;
 mod keys;
 mod tokens;
 mod view;

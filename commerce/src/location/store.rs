@@ -14,7 +14,7 @@ use kernel::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Location;
+use super::{Location, LocationName};
 
 pub(super) async fn lock_by_external_id(
     tx: &mut PgConnection,
@@ -142,6 +142,25 @@ pub(super) async fn list(
         visible,
         after,
         count,
+    )
+    .fetch_all(tx)
+    .await?)
+}
+
+pub(super) async fn select_names(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    count_max: i64,
+) -> Result<Vec<LocationName>, Error> {
+    Ok(sqlx::query_as!(
+        LocationName,
+        r#"select id as "id: LocationId", external_id, name
+        from locations
+        where merchant_id = $1
+        order by lower(name), external_id
+        limit $2"#,
+        merchant as MerchantId,
+        count_max,
     )
     .fetch_all(tx)
     .await?)

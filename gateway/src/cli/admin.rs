@@ -125,7 +125,7 @@ impl App {
         foundation.close().await;
         output.print(&json!({
             "clientId": created.app.id,
-            "clientSecret": created.client_secret.expose(),
+            "clientSecret": created.client_secret.as_ref().map(auth::client::secret::Secret::expose),
             "name": created.app.name,
         }))
     }
@@ -197,9 +197,7 @@ impl Foundation {
         name: &str,
     ) -> Result<auth::client::app::NewApp, auth::Error> {
         let mut tx = self.api_database(CONNECTIONS_MAX).begin().await?;
-        let input = auth::client::app::AppInput {
-            name: name.to_owned(),
-        };
+        let input = auth::client::app::AppInput::named(name);
         let app = auth::client::app::create(&mut tx, input, self.clock().now()).await?;
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(app)

@@ -31,7 +31,12 @@ use webhooks::{
 use super::Foundation;
 use crate::{
     config::Serve,
-    edge::{Fault, authenticate::authenticate, observe::observe},
+    edge::{
+        Fault,
+        authenticate::authenticate,
+        caller::TrustedProxies,
+        observe::{Observing, observe},
+    },
     private_postgres,
     rest::{self, Health, Services},
 };
@@ -138,8 +143,9 @@ impl Server {
         };
         let stopped = stop.clone();
         tasks.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
             let serving =
-                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
+                axum::serve(listener, service).with_graceful_shutdown(stopped.cancelled_owned());
             if let Err(error) = serving.await {
                 tracing::error!(error = %error, "the server ended");
             }
@@ -238,12 +244,19 @@ async fn api(
             .await?;
     let keys = Arc::new(keys);
     let view = Arc::new(auth::GrantView::new(vital.clone(), clock.clone()));
-    let bearer = Arc::new(auth::Bearer::new(
+    let bearer = auth::Bearer::new(
         issuer.clone(),
         Arc::clone(&keys),
         Arc::clone(&view),
         clock.clone(),
-    ));
+    );
+    let last_use = Arc::new(auth::grant::LastUse::new(vital.clone(), clock.clone()));
+    let bearer = Arc::new(bearer.noting(Arc::clone(&last_use)));
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        stopped.run_until_cancelled(Box::pin(last_use.run())).await;
+        last_use.flush().await;
+    });
     let grants: Arc<dyn AccessSource> = Arc::<auth::GrantView>::clone(&view);
     spawn_until(tasks, stop, async move { view.run().await });
     let reloaded = Arc::clone(&keys);
@@ -289,9 +302,13 @@ async fn api(
         .merge(rest::service_router(Health {
             database: vital.clone(),
         }));
+    let observing = Observing {
+        clock,
+        proxies: TrustedProxies(serve.trusted_proxies),
+    };
     Ok(routed
         .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(middleware::from_fn_with_state(clock, observe)))
+        .layer(middleware::from_fn_with_state(observing, observe)))
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
@@ -356,7 +373,7 @@ fn work(
         database.clone(),
         clock.clone(),
         Arc::clone(foundation.keyring()),
-        announcer,
+        announcer.clone(),
         wake,
         client,
         config,
@@ -365,12 +382,27 @@ fn work(
     tasks.spawn(async move { relay.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
+    let (expiring, now) = (database.clone(), clock.clone());
+    spawn_until(tasks, stop, async move {
+        announce_expiring(&expiring, &announcer, &now).await;
+    });
     let options = foundation.connect_options().clone();
     let retention = DAY * u32::from(serve.delivery.event_retention_days);
     spawn_until(tasks, stop, async move {
         sweep(database, options, clock, retention).await;
     });
     Ok(())
+}
+
+/// Announces the grants that near their end.
+async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &Clock) {
+    loop {
+        tokio::time::sleep(auth::grant::expiring::INTERVAL).await;
+        if let Err(error) = auth::grant::expiring::announce(database, announcer, clock.now()).await
+        {
+            tracing::warn!(error = %error, "grants that near their end could not be announced");
+        }
+    }
 }
 
 /// Deletes old idempotency keys, makes the partitions of the days to come, and drops those past their retention.

@@ -15,7 +15,10 @@ use kernel::{
 };
 use tracing::Instrument;
 
-use super::fault::{self, Fault};
+use super::{
+    caller::{TrustedProxies, caller_of},
+    fault::{self, Fault},
+};
 
 /// The header that names a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,15 +29,26 @@ pub(crate) const API_VERSION: &str = "2026-11-01";
 /// The header by which a client asks for an API version, and an answer names its own.
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("stoa-version");
 
-/// Gives the request an id, runs it, renders its problem if it has one, and logs it once.
+/// What the layer works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Observing {
+    /// The clock.
+    pub(crate) clock: Clock,
+    /// The proxies whose word on the client's address counts.
+    pub(crate) proxies: TrustedProxies,
+}
+
+/// Gives the request an id and its [caller](kernel::caller::Caller), runs it, renders its problem if it has one, and logs it once.
 pub(crate) async fn observe(
-    State(clock): State<Clock>,
+    State(Observing { clock, proxies }): State<Observing>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = clock.now();
     let id = RequestId::new(started);
+    let caller = caller_of(&request, id, proxies);
     request.extensions_mut().insert(id);
+    request.extensions_mut().insert(caller);
     let method = request.method().clone();
     let authorization = request.headers().get(header::AUTHORIZATION).cloned();
     let headers: HeaderMap = authorization

@@ -78,6 +78,11 @@ const EVENTS: &[(&str, Option<&str>, &str)] = &[
         "An app's grant was taken back.",
     ),
     (
+        "grant.expiring",
+        Some("Grant"),
+        "An app's grant ends within 72 hours; one that was given for less, within the last quarter of its time. Once for each end.",
+    ),
+    (
         "webhook_endpoint.disabled",
         Some("WebhookEndpoint"),
         "An endpoint was switched off.",

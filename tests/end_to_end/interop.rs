@@ -1,0 +1,86 @@
+//! Client libraries that are not ours get along with the authorization server: npm's openid-client (and oauth4webapi, which it is made of) and Python's
+//! Authlib, each by every kind of client that it can be.
+
+use serde_json::{Value, json};
+use tests::{Consenter, Stoa, TestClients};
+
+use crate::STOA;
+
+/// What the apps ask for.
+const SCOPE: &str = "orders:read fulfillments:write";
+
+/// Where a web app is answered. Nothing listens there: who consents only says where the browser was sent to.
+const WEB_REDIRECT_URI: &str = "https://app.example/callback?from=stoa";
+
+/// Where an app on somebody's machine is answered: on any port.
+const LOOPBACK_REDIRECT_URI: &str = "http://127.0.0.1/callback";
+
+/// Has `script` be an app that proves itself by `method`, from discovery to revocation.
+async fn get_along(script: &str, method: &str) {
+    let stoa = Stoa::shared(STOA).await;
+    let clients = TestClients::of(STOA);
+    let merchant = stoa.merchant();
+    let owner = stoa.person(&merchant, "owner");
+    let consenter = Consenter::start(owner, &stoa.base_url()).await;
+    let client = client(&stoa, &clients, method).await;
+    let resource = format!("{}/merchants/{merchant}", stoa.base_url());
+    let input = json!({
+        "issuer": stoa.base_url(),
+        "resource": resource,
+        "api": format!("{}/v1/orders", stoa.base_url()),
+        "scope": SCOPE,
+        "consenter": consenter.url,
+        "client": client,
+    });
+    clients.run(script, &input).await;
+}
+
+/// A new app that proves itself by `method`, as the scripts are told of it.
+async fn client(stoa: &Stoa, clients: &TestClients, method: &str) -> Value {
+    if method == "none" {
+        let app = stoa.app_with(&["--public", "--redirect-uri", LOOPBACK_REDIRECT_URI]);
+        return json!({"id": app["clientId"], "method": method, "redirectUri": LOOPBACK_REDIRECT_URI});
+    }
+    let app = stoa.app_with(&["--redirect-uri", WEB_REDIRECT_URI]);
+    let mut client =
+        json!({"id": app["clientId"], "method": method, "redirectUri": WEB_REDIRECT_URI});
+    if method == "private_key_jwt" {
+        let pair = clients.run("interop/new_key.mjs", &Value::Null).await;
+        let pair: Value = serde_json::from_str(&pair).unwrap();
+        stoa.add_app_key(app["clientId"].as_str().unwrap(), &pair["public"]);
+        client["key"] = pair["private"].clone();
+    } else {
+        client["secret"] = app["clientSecret"].clone();
+    }
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openid_client_completes_every_step_with_a_secret() {
+    get_along("interop/openid_client.mjs", "client_secret_basic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openid_client_completes_every_step_with_a_secret_in_the_body() {
+    get_along("interop/openid_client.mjs", "client_secret_post").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openid_client_completes_every_step_with_a_key() {
+    get_along("interop/openid_client.mjs", "private_key_jwt").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openid_client_completes_every_step_as_an_app_on_somebodys_machine() {
+    get_along("interop/openid_client.mjs", "none").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authlib_completes_every_step_with_a_secret() {
+    get_along("interop/authlib_client.py", "client_secret_basic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authlib_completes_every_step_with_a_key() {
+    get_along("interop/authlib_client.py", "private_key_jwt").await;
+}
