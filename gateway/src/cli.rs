@@ -44,6 +44,14 @@ enum Command {
     /// Manages what merchants grant to apps.
     #[command(subcommand)]
     Grant(admin::Grant),
+    /// Manages the people who sign in.
+    #[command(subcommand)]
+    Person(admin::Person),
+    /// Manages the keys that sign access tokens.
+    #[command(subcommand)]
+    SigningKey(admin::SigningKey),
+    /// Shows the end of an audit log.
+    Audit(admin::Audit),
     /// Lets this command line act for a merchant, as the merchant allows it in the browser.
     Login(login::Login),
     /// Gives logins back, and forgets them.
@@ -63,7 +71,10 @@ enum Command {
 }
 
 /// A command's failure: shown to the user, with its causes.
-pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type CommandResult = Result<(), Failure>;
+
+/// Why a command fails.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -95,6 +106,9 @@ async fn run(command: Command) -> CommandResult {
         Command::Merchant(command) => command.run().await,
         Command::App(command) => command.run().await,
         Command::Grant(command) => command.run().await,
+        Command::Person(command) => command.run().await,
+        Command::SigningKey(command) => command.run().await,
+        Command::Audit(command) => command.run().await,
         Command::Login(login) => login.run().await,
         Command::Logout(logout) => logout.run().await,
         Command::Whoami(whoami) => whoami.run().await,

@@ -3,6 +3,7 @@
 use kernel::{
     clock::Timestamp,
     id::AppId,
+    page::{Page, PageRequest},
     scope::ScopeSet,
     validation::{self, Faults, Validate},
     version::Version,
@@ -234,6 +235,17 @@ pub async fn create(
 /// The app `id`.
 pub async fn get(tx: &mut PgConnection, id: AppId) -> Result<App, Error> {
     store::select(tx, id).await?.ok_or_else(|| not_found(id))
+}
+
+/// Where a page of the apps ends: they are listed in the order in which they were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppKey(AppId);
+
+/// Every app of the installation: for the command line.
+pub async fn list(tx: &mut PgConnection, page: &PageRequest<AppKey>) -> Result<Page<App>, Error> {
+    let after = page.after.as_ref().map(|AppKey(id)| *id);
+    let rows = store::select_page(tx, after, page.fetch_count()).await?;
+    Ok(Page::from_rows(rows, page, |last| AppKey(last.id)))
 }
 
 /// There is no such app, or none that whoever asks may see.
