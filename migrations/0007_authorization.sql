@@ -149,7 +149,7 @@ create table throttles (
     last_failure_at timestamptz not null,
     blocked_until timestamptz not null,
     constraint throttles_pkey primary key (subject_sha256),
-    constraint throttles_failures_positive check (failures > 0)
+    constraint throttles_failures_not_negative check (failures >= 0)
 );
 create index throttles_last_failure_at on throttles (last_failure_at);
 grant select, insert, update, delete on throttles to stoa_api;
