@@ -82,7 +82,7 @@ impl Asset {
 }
 
 /// The files.
-pub(crate) fn router() -> Router {
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     [&STYLE, &PASSKEY, &ICON]
         .into_iter()
         .fold(Router::new(), |router, asset| {

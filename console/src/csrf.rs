@@ -89,7 +89,8 @@ pub(crate) struct Form(Vec<(String, String)>);
 impl Form {
     /// The first value of `name`; empty if there is none.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.all(name).next().unwrap_or_default()
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
     }
 
     /// Every value of `name`.
@@ -102,7 +103,7 @@ impl Form {
 
     /// Whether a box of that name is ticked.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.all(name).next().is_some()
+        self.0.iter().any(|(key, _)| key == name)
     }
 }
 

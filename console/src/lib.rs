@@ -5,7 +5,9 @@
 
 use std::{fmt, sync::Arc};
 
-use auth::{Issuer, account::Accounts, grant::installed::Grants};
+use auth::{
+    Issuer, account::Accounts, authorization::Authorizations, grant::installed::Grants,
+};
 use axum::{Router, middleware};
 use kernel::{clock::Clock, db::Database};
 
@@ -66,7 +68,10 @@ impl Console {
 pub fn router(console: Console) -> Router {
     page::routes()
         .method_not_allowed_fallback(|| async { failure::Failure::NoPage })
-        .layer(middleware::from_fn_with_state(console.clone(), csrf::guard))
+        .layer(middleware::from_fn_with_state(
+            console.clone(),
+            csrf::guard,
+        ))
         .layer(middleware::from_fn(session::lead_back))
         .merge(asset::router())
         .layer(middleware::from_fn_with_state(

@@ -18,7 +18,13 @@ pub(crate) mod step_up;
 pub(crate) mod totp;
 pub(crate) mod upstream;
 
-use axum::{Router, extract::State, http::HeaderMap, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::HeaderMap,
+    response::Response,
+    routing::get,
+};
 
 use crate::{
     Console,
@@ -34,7 +40,7 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/console/", get(beginning))
         .route("/console/{*rest}", get(no_page).post(no_page))
         .merge(activity::routes())
-        //        .merge(consent::routes())
+        .merge(consent::routes())
         .merge(installed_app::routes())
         .merge(installed_apps::routes())
         .merge(invitation::routes())
@@ -52,10 +58,7 @@ pub(crate) fn routes() -> Router<Console> {
 }
 
 /// The first page that whoever asks has a use for.
-async fn beginning(
-    State(console): State<Console>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
+async fn beginning(State(console): State<Console>, headers: HeaderMap) -> Result<Response, Failure> {
     let Some(session) = current(&console, &headers).await? else {
         return Ok(see_other("/console/sign-in"));
     };

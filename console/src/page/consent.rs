@@ -26,9 +26,9 @@ use crate::{
     place::Place,
 };
 
-//mod decide;
+mod decide;
 
-//pub(crate) use decide::routes;
+pub(crate) use decide::routes;
 
 /// Who asks.
 #[derive(Debug, Clone)]
