@@ -12,10 +12,9 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{client_authentication, form::Form};
+use super::{attempt::Attempt, client_authentication, form::Form};
 use crate::{
     client::{self, Client, Proof, secret::Secret},
-    deadline,
     grant::{
         Issued,
         authorization_code::{self, CodeRequest},
@@ -70,7 +69,7 @@ pub(super) struct TokenForm {
 #[schema(example = json!({
     "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiJ9…",
     "token_type": "Bearer", "expires_in": 600, "scope": "orders:read",
-    "refresh_token": "stoa_refresh_…", "merchant_id": "mer_01jd3x5k8vfm7b2c9q0r4t6w8y"
+    "refresh_token": "stoa_refresh_…", "merchant_id": "mer_01jd3x5k8vfm7b2c9q0r4t6w8y", "grant_expires_in": 2_592_000
 }))]
 pub(super) struct TokenAnswer<'t> {
     /// The token: a JWT (RFC 9068), for the header `Authorization: Bearer …`.
@@ -86,6 +85,9 @@ pub(super) struct TokenAnswer<'t> {
     refresh_token: Option<&'t str>,
     /// The merchant that it is for.
     merchant_id: MerchantId,
+    /// How many seconds are left until the merchant's grant ends; left out if it does not by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_expires_in: Option<i64>,
 }
 
 /// Why there is no token (RFC 6749, section 5.2).
@@ -125,6 +127,9 @@ pub(super) struct TokenError {
                 "The resource must be one merchant, as {issuer}/merchants/{merchantId} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."})),
         (status = 401, description = "The client is not known, or does not prove that it is this one.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 429, description = "There were too many failures of this client, or from this network.", body = TokenError,
+            headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
+            example = json!({"error": "temporarily_unavailable", "error_description": "There were too many failures from here; try again in 6 s."})),
         (status = 500, description = "Something went wrong on our side.", body = TokenError,
             example = json!({"error": "server_error", "error_description": "The token can't be issued."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
@@ -149,6 +154,7 @@ struct Tokens {
     access_token: AccessToken,
     refresh_token: Option<Secret>,
     merchant: MerchantId,
+    grant_expires_in_seconds: Option<i64>,
 }
 
 async fn decide(
@@ -163,6 +169,8 @@ async fn decide(
     let form = Form::read(headers, &body)?;
     let asked = Asked::read(&form)?;
     let credentials = client_authentication::read(headers, &form)?;
+    let grant_type = form.get("grant_type");
+    let attempt = Attempt::begin(state, caller, &credentials, grant_type, arrived)?;
     let decided = async {
         let mut tx = state.database.begin().await?;
         let client = client::authenticate(&mut tx, &state.issuer, &credentials, arrived)
@@ -177,23 +185,14 @@ async fn decide(
         }
         decided
     };
-    let issued = deadline::in_time(decided)
-        .await
-        .inspect_err(|refusal: &Refusal| {
-            // Whoever guesses at secrets leaves a trace. Failures of ours are logged where they are answered.
-            if !refusal.is_ours() {
-                let client: String = credentials
-                    .client_id()
-                    .chars()
-                    .take(CLIENT_ID_CHARACTERS_LOGGED)
-                    .collect();
-                tracing::info!(client.id = ?client, refusal = refusal.code(), "token refused");
-            }
-        })?;
+    let issued = attempt.end(decided).await?;
     Ok(Tokens {
         access_token: token::issue(&state.keys, issued.claims)?,
         refresh_token: issued.refresh_token,
         merchant: issued.merchant,
+        grant_expires_in_seconds: issued
+            .grant_expires_at
+            .map(|end| end.unix_seconds().saturating_sub(arrived.unix_seconds())),
     })
 }
 
@@ -277,9 +276,6 @@ impl Asked {
     }
 }
 
-/// Characters of a client id that are logged, of one that may be anything.
-const CLIENT_ID_CHARACTERS_LOGGED: usize = 64;
-
 /// No answer about tokens is kept (RFC 6749, section 5.1).
 pub(super) const NOT_KEPT: [(header::HeaderName, &str); 2] = [
     (header::CACHE_CONTROL, "no-store"),
@@ -294,6 +290,7 @@ fn granted(tokens: &Tokens) -> Response {
         scope: &tokens.access_token.scope,
         refresh_token: tokens.refresh_token.as_ref().map(Secret::expose),
         merchant_id: tokens.merchant,
+        grant_expires_in: tokens.grant_expires_in_seconds,
     };
     (NOT_KEPT, Json(answer)).into_response()
 }
@@ -301,14 +298,14 @@ fn granted(tokens: &Tokens) -> Response {
 /// The answer to a request that is refused, at this endpoint and at those for introspection and revocation.
 pub(super) fn refused(refusal: Refusal) -> Response {
     let error_description = refusal.to_string();
-    let (error, status) = (refusal.code(), refusal.status());
-    let retry_after = refusal.into_problem().and_then(|problem| {
-        tracing::error!(
-            error = ?problem,
-            "no token can be issued"
-        );
-        problem.retry_after
-    });
+    let (error, status, retry_after) = (
+        refusal.code(),
+        refusal.status(),
+        refusal.retry_after_seconds(),
+    );
+    if let Some(problem) = refusal.into_problem() {
+        tracing::error!(error = ?problem, "no token can be issued");
+    }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (
         status,
@@ -325,11 +322,10 @@ pub(super) fn refused(refusal: Refusal) -> Response {
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if let Some(after) = retry_after {
-        answer.headers_mut().insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs().max(1)),
-        );
+    if let Some(seconds) = retry_after {
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }
