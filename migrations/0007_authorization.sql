@@ -258,6 +258,7 @@ create table authorization_requests (
 );
 create index authorization_requests_expires_at on authorization_requests (expires_at);
 grant select, insert, update, delete on authorization_requests to stoa_api;
+grant select (handle_sha256, expires_at), delete on authorization_requests to stoa_worker;
 
 -- Refresh tokens live in families: all that came from one code. A family ends as a whole.
 create table refresh_families (
@@ -280,6 +281,7 @@ create table refresh_families (
 );
 create index refresh_families_grant on refresh_families (grant_id);
 grant select, insert, update, delete on refresh_families to stoa_api;
+grant select (id), delete on refresh_families to stoa_worker;
 
 create table refresh_tokens (
     token_sha256 bytea not null,
@@ -297,6 +299,7 @@ create table refresh_tokens (
 create index refresh_tokens_family on refresh_tokens (family_id);
 create index refresh_tokens_expires_at on refresh_tokens (expires_at);
 grant select, insert, update, delete on refresh_tokens to stoa_api;
+grant select (token_sha256, family_id, expires_at), delete on refresh_tokens to stoa_worker;
 
 create table authorization_codes (
     code_sha256 bytea not null,
@@ -319,6 +322,7 @@ create table authorization_codes (
 );
 create index authorization_codes_expires_at on authorization_codes (expires_at);
 grant select, insert, update, delete on authorization_codes to stoa_api;
+grant select (code_sha256, expires_at), delete on authorization_codes to stoa_worker;
 
 -- Grants: when their end was announced, and when they were last used, to the hour.
 alter table grants

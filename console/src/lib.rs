@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use auth::{
-    Issuer, account::Accounts, grant::installed::Grants,
+    Issuer, account::Accounts, authorization::Authorizations, grant::installed::Grants,
 };
 use axum::{Router, middleware};
 use kernel::{clock::Clock, db::Database};

@@ -40,7 +40,7 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/console/", get(beginning))
         .route("/console/{*rest}", get(no_page).post(no_page))
         .merge(activity::routes())
-//        .merge(consent::routes())
+        .merge(consent::routes())
         .merge(installed_app::routes())
         .merge(installed_apps::routes())
         .merge(invitation::routes())

@@ -7,7 +7,10 @@ use kernel::{
     problem::{self, Problem},
 };
 
-use crate::Error;
+use crate::{Error, client::limiter::Failure};
+
+/// What is said of a code or a refresh token that is not good, whatever is wrong with it.
+const INVALID_GRANT: &str = "The code or the refresh token is wrong, was used, is over, or belongs to another client, redirect URI or verifier; or its grant has ended.";
 
 /// Why no token is issued. The sentence is shown to the client.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +25,15 @@ pub enum Refusal {
     #[error("This grant is for confidential clients alone.")]
     UnauthorizedClient,
     /// Another grant than those of the metadata.
-    #[error("The grant type must be client_credentials.")]
+    #[error("The grant type must be authorization_code, refresh_token or client_credentials.")]
     UnsupportedGrantType,
+    /// The code or the refresh token was this client's and is not good any more: used, over, or its grant has ended.
+    #[error("{INVALID_GRANT}")]
+    InvalidGrant,
+    /// The code or the refresh token is none, or another client's, or comes with a wrong verifier or redirect URI: what whoever guesses sends. The client is
+    /// told the same.
+    #[error("{INVALID_GRANT}")]
+    UnknownGrant,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
         "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."
@@ -72,6 +82,7 @@ impl Refusal {
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidGrant | Self::UnknownGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
             Self::Throttled { .. } | Self::Unavailable(_) => "temporarily_unavailable",
@@ -89,9 +100,18 @@ impl Refusal {
         }
     }
 
-    /// Whether it says that something that was shown is wrong: what whoever guesses would hear. The [limiter](crate::client::limiter) counts those.
-    pub fn is_wrong_guess(&self) -> bool {
-        matches!(self, Self::InvalidClient)
+    /// Whether something is wrong on our side, so that nothing was decided.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Server(_))
+    }
+
+    /// What the [limiter](crate::client::limiter) counts it as: what whoever guesses would hear.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::InvalidClient => Some(Failure::Client),
+            Self::UnknownGrant => Some(Failure::Grant),
+            _ => None,
+        }
     }
 
     /// The value of `Retry-After`, in whole seconds.
