@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod administration;
 mod architecture;
 mod crashes;
 mod demo;
