@@ -1,6 +1,7 @@
 //! The real binary, in a process of its own.
 
 use std::{
+    io::Write,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -14,7 +15,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::{Client, Credentials, wait_for};
+use crate::{Client, Credentials, Person, wait_for};
 
 /// The server that tests share while any of them runs.
 static SHARED: tokio::sync::Mutex<Weak<Stoa>> = tokio::sync::Mutex::const_new(Weak::new());
@@ -225,7 +226,12 @@ impl Stoa {
 
     /// Runs a command of the binary on the same data, and gives the JSON that it prints.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let output = self.run(arguments);
+        self.command_with("", arguments)
+    }
+
+    /// The same with `input` as its standard input.
+    pub fn command_with(&self, input: &str, arguments: &[&str]) -> Value {
+        let output = self.run_with(input, arguments);
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
@@ -237,7 +243,12 @@ impl Stoa {
 
     /// Runs a command of the binary on the same data to its end, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.binary)
+        self.run_with("", arguments)
+    }
+
+    /// The same with `input` as its standard input.
+    pub fn run_with(&self, input: &str, arguments: &[&str]) -> Output {
+        let mut child = Command::new(&self.binary)
             .args(arguments)
             .arg("--data-dir")
             .arg(&self.data_dir)
@@ -248,8 +259,14 @@ impl Stoa {
                     .flat_map(|url| ["--database-url", url]),
             )
             .args(["--log", "warn"])
-            .output()
-            .unwrap()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that reads nothing may have ended by now.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
     }
 
     /// A new merchant.
@@ -258,6 +275,38 @@ impl Stoa {
             .as_str()
             .unwrap()
             .to_owned()
+    }
+
+    /// A new person who is `role` at `merchant`.
+    pub fn person(&self, merchant: &str, role: &str) -> Person {
+        self.person_with(&["--merchant", merchant, "--role", role])
+    }
+
+    /// A new person; `arguments` are further ones of `stoa person create`.
+    pub fn person_with(&self, arguments: &[&str]) -> Person {
+        let login = format!("kim-{}", uuid::Uuid::now_v7().simple());
+        let password = format!("{}-ferry", uuid::Uuid::now_v7().simple());
+        let mut create = vec!["person", "create", "--login", &login];
+        create.extend(["--name", "Kim Aarden", "--json"]);
+        create.extend(arguments);
+        let person = self.command_with(&password, &create);
+        Person {
+            id: person["id"].as_str().unwrap().to_owned(),
+            login,
+            password,
+        }
+    }
+
+    /// A new app; `arguments` are further ones of `stoa app create`.
+    pub fn app_with(&self, arguments: &[&str]) -> Value {
+        self.app_named("Parcel Desk", arguments)
+    }
+
+    /// The same by this name.
+    pub fn app_named(&self, name: &str, arguments: &[&str]) -> Value {
+        let mut create = vec!["app", "create", "--name", name, "--json"];
+        create.extend(arguments);
+        self.command(&create)
     }
 
     /// A new app.
