@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::{Client, Credentials, wait_for};
+use crate::{Client, Credentials, Person, wait_for};
 
 /// The server that tests share while any of them runs.
 static SHARED: tokio::sync::Mutex<Weak<Stoa>> = tokio::sync::Mutex::const_new(Weak::new());
@@ -275,6 +275,38 @@ impl Stoa {
             .as_str()
             .unwrap()
             .to_owned()
+    }
+
+    /// A new person who is `role` at `merchant`.
+    pub fn person(&self, merchant: &str, role: &str) -> Person {
+        self.person_with(&["--merchant", merchant, "--role", role])
+    }
+
+    /// A new person; `arguments` are further ones of `stoa person create`.
+    pub fn person_with(&self, arguments: &[&str]) -> Person {
+        let login = format!("kim-{}", uuid::Uuid::now_v7().simple());
+        let password = format!("{}-ferry", uuid::Uuid::now_v7().simple());
+        let mut create = vec!["person", "create", "--login", &login];
+        create.extend(["--name", "Kim Aarden", "--json"]);
+        create.extend(arguments);
+        let person = self.command_with(&password, &create);
+        Person {
+            id: person["id"].as_str().unwrap().to_owned(),
+            login,
+            password,
+        }
+    }
+
+    /// A new app; `arguments` are further ones of `stoa app create`.
+    pub fn app_with(&self, arguments: &[&str]) -> Value {
+        self.app_named("Parcel Desk", arguments)
+    }
+
+    /// The same by this name.
+    pub fn app_named(&self, name: &str, arguments: &[&str]) -> Value {
+        let mut create = vec!["app", "create", "--name", name, "--json"];
+        create.extend(arguments);
+        self.command(&create)
     }
 
     /// A new app.
