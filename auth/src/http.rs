@@ -6,8 +6,13 @@ use axum::extract::DefaultBodyLimit;
 use kernel::{clock::Clock, db::Database};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Authorizations, Issuer, SigningKeys, token::access_token::Verifier};
+use crate::{
+    Authorizations, Issuer, SigningKeys,
+    client::{limiter::Limiter, token_error::TokenErrors},
+    token::access_token::Verifier,
+};
 
+mod attempt;
 pub mod authorize;
 mod client_authentication;
 mod form;
@@ -35,6 +40,10 @@ pub struct State {
     pub database: Database,
     /// The present.
     pub clock: Clock,
+    /// How often somebody may be wrong.
+    pub limiter: Arc<Limiter>,
+    /// What apps are refused, for their developers.
+    pub errors: TokenErrors,
 }
 
 impl State {

@@ -40,7 +40,12 @@ impl FormToken {
         let mut hash = Sha256::new();
         hash.update(DERIVATION);
         hash.update(cookie.as_bytes());
-        Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(
+            hash.finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 
     fn matches(&self, shown: &str) -> bool {
@@ -153,10 +158,10 @@ async fn own_form(
         return Err(Failure::ForeignForm);
     }
     let (mut parts, body) = request.into_parts();
-    let is_form = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let is_form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
     if !is_form {
         return Err(Failure::ForeignForm);
     }

@@ -16,6 +16,7 @@ mod erp;
 mod errors;
 mod exactly_once;
 mod flash_sale;
+mod grants;
 mod imports;
 mod matrix;
 mod operation;

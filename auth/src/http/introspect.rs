@@ -1,22 +1,23 @@
 //! The introspection endpoint (RFC 7662, section 2): reads the request, and has the token looked at.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
+use kernel::caller::Caller;
 use utoipa::ToSchema;
 
 use super::{
+    attempt::Attempt,
     client_authentication,
     form::Form,
     token::{NOT_KEPT, TokenError, refused},
 };
 use crate::{
     client::{self, Proof, secret::Secret},
-    deadline,
     token::{
         introspection::{self, Introspection},
         refusal::Refusal,
@@ -63,6 +64,9 @@ pub(super) struct OneTokenForm {
             example = json!({"error": "invalid_request", "error_description": "The parameter token is missing."})),
         (status = 401, description = "The client is not known, is public, or does not prove that it is this one.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 429, description = "There were too many failures of this client, or from this network.", body = TokenError,
+            headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
+            example = json!({"error": "temporarily_unavailable", "error_description": "There were too many failures from here; try again in 6 s."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
             headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
             example = json!({"error": "temporarily_unavailable", "error_description": "The token can't be issued at the moment."})),
@@ -70,10 +74,11 @@ pub(super) struct OneTokenForm {
 )]
 pub(super) async fn introspect(
     State(state): State<super::State>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match look(&state, &headers, body).await {
+    match look(&state, &caller, &headers, body).await {
         Ok(introspection) => (NOT_KEPT, Json(introspection)).into_response(),
         Err(refusal) => refused(refusal),
     }
@@ -81,12 +86,14 @@ pub(super) async fn introspect(
 
 async fn look(
     state: &super::State,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Introspection, Refusal> {
     let now = state.clock.now();
     let (form, token) = read(headers, body)?;
     let credentials = client_authentication::read(headers, &form)?;
+    let attempt = Attempt::begin(state, caller, &credentials, None, now)?;
     let verifier = state.verifier();
     let looked = async {
         let mut tx = state.database.begin().await?;
@@ -99,7 +106,7 @@ async fn look(
         }
         looked
     };
-    deadline::in_time(looked).await
+    attempt.end(looked).await
 }
 
 /// The form of a request about one token, and the token.

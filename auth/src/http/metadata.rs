@@ -13,14 +13,12 @@ use utoipa::ToSchema;
 use super::client_authentication;
 use crate::{
     authorization::pkce,
+    client::key::KeyAlgorithm,
     grant::{authorization_code, client_credentials, refresh_token},
 };
 
 /// For how long the metadata may be kept.
 const CACHE_CONTROL: &str = "public, max-age=3600";
-
-/// How clients may sign assertions.
-const ASSERTION_ALGORITHMS: [&str; 1] = ["ES256"];
 
 /// Authorization server metadata (RFC 8414, section 2).
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,11 +36,11 @@ const ASSERTION_ALGORITHMS: [&str; 1] = ["ES256"];
     "code_challenge_methods_supported": ["S256"],
     "authorization_response_iss_parameter_supported": true,
     "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
-    "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+    "token_endpoint_auth_signing_alg_values_supported": ["ES256", "EdDSA", "PS256", "RS256"],
     "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
-    "introspection_endpoint_auth_signing_alg_values_supported": ["ES256"],
+    "introspection_endpoint_auth_signing_alg_values_supported": ["ES256", "EdDSA", "PS256", "RS256"],
     "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
-    "revocation_endpoint_auth_signing_alg_values_supported": ["ES256"]
+    "revocation_endpoint_auth_signing_alg_values_supported": ["ES256", "EdDSA", "PS256", "RS256"]
 }))]
 pub(super) struct Metadata {
     /// The issuer, as tokens and answers name it in `iss`.
@@ -97,7 +95,10 @@ pub(super) struct Metadata {
 pub(super) async fn read(State(state): State<super::State>) -> Response {
     let issuer = &state.issuer;
     let methods = client_authentication::METHODS.to_vec();
-    let algorithms = ASSERTION_ALGORITHMS.to_vec();
+    let algorithms: Vec<_> = KeyAlgorithm::ALL
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
     let metadata = Metadata {
         issuer: issuer.to_string(),
         authorization_endpoint: format!("{issuer}/oauth/authorize"),

@@ -10,12 +10,13 @@ use axum::{
 use kernel::caller::Caller;
 
 use super::{
+    attempt::Attempt,
     client_authentication,
     introspect::{OneTokenForm, read},
     token::{NOT_KEPT, TokenError, refused},
 };
 use crate::{
-    client, deadline,
+    client,
     token::{refusal::Refusal, revocation},
 };
 
@@ -36,6 +37,9 @@ use crate::{
             example = json!({"error": "invalid_request", "error_description": "The parameter token is missing."})),
         (status = 401, description = "The client is not known, or does not prove that it is this one.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 429, description = "There were too many failures of this client, or from this network.", body = TokenError,
+            headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
+            example = json!({"error": "temporarily_unavailable", "error_description": "There were too many failures from here; try again in 6 s."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
             headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
             example = json!({"error": "temporarily_unavailable", "error_description": "The token can't be issued at the moment."})),
@@ -62,6 +66,7 @@ async fn end(
     let now = state.clock.now();
     let (form, token) = read(headers, body)?;
     let credentials = client_authentication::read(headers, &form)?;
+    let attempt = Attempt::begin(state, caller, &credentials, None, now)?;
     let verifier = state.verifier();
     let ended = async {
         let mut tx = state.database.begin().await?;
@@ -72,5 +77,5 @@ async fn end(
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(())
     };
-    deadline::in_time(ended).await
+    attempt.end(ended).await
 }

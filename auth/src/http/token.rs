@@ -12,10 +12,9 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{client_authentication, form::Form};
+use super::{attempt::Attempt, client_authentication, form::Form};
 use crate::{
     client::{self, Client, Proof, secret::Secret},
-    deadline,
     grant::{
         Issued,
         authorization_code::{self, CodeRequest},
@@ -128,6 +127,9 @@ pub(super) struct TokenError {
                 "The resource must be one merchant, as {issuer}/merchants/{merchantId} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."})),
         (status = 401, description = "The client is not known, or does not prove that it is this one.", body = TokenError,
             headers(("WWW-Authenticate" = String, description = "`Basic`."))),
+        (status = 429, description = "There were too many failures of this client, or from this network.", body = TokenError,
+            headers(("Retry-After" = String, description = "When to ask again, in seconds.")),
+            example = json!({"error": "temporarily_unavailable", "error_description": "There were too many failures from here; try again in 6 s."})),
         (status = 500, description = "Something went wrong on our side.", body = TokenError,
             example = json!({"error": "server_error", "error_description": "The token can't be issued."})),
         (status = 503, description = "The database can't be reached at the moment.", body = TokenError,
@@ -167,6 +169,8 @@ async fn decide(
     let form = Form::read(headers, &body)?;
     let asked = Asked::read(&form)?;
     let credentials = client_authentication::read(headers, &form)?;
+    let grant_type = form.get("grant_type");
+    let attempt = Attempt::begin(state, caller, &credentials, grant_type, arrived)?;
     let decided = async {
         let mut tx = state.database.begin().await?;
         let client = client::authenticate(&mut tx, &state.issuer, &credentials, arrived)
@@ -181,19 +185,7 @@ async fn decide(
         }
         decided
     };
-    let issued = deadline::in_time(decided)
-        .await
-        .inspect_err(|refusal: &Refusal| {
-            // Whoever guesses at secrets leaves a trace. Failures of ours are logged where they are answered.
-            if !refusal.is_ours() {
-                let client: String = credentials
-                    .client_id()
-                    .chars()
-                    .take(CLIENT_ID_CHARACTERS_LOGGED)
-                    .collect();
-                tracing::info!(client.id = ?client, refusal = refusal.code(), "token refused");
-            }
-        })?;
+    let issued = attempt.end(decided).await?;
     Ok(Tokens {
         access_token: token::issue(&state.keys, issued.claims)?,
         refresh_token: issued.refresh_token,
@@ -284,9 +276,6 @@ impl Asked {
     }
 }
 
-/// Characters of a client id that are logged, of one that may be anything.
-const CLIENT_ID_CHARACTERS_LOGGED: usize = 64;
-
 /// No answer about tokens is kept (RFC 6749, section 5.1).
 pub(super) const NOT_KEPT: [(header::HeaderName, &str); 2] = [
     (header::CACHE_CONTROL, "no-store"),
@@ -309,14 +298,14 @@ fn granted(tokens: &Tokens) -> Response {
 /// The answer to a request that is refused, at this endpoint and at those for introspection and revocation.
 pub(super) fn refused(refusal: Refusal) -> Response {
     let error_description = refusal.to_string();
-    let (error, status) = (refusal.code(), refusal.status());
-    let retry_after = refusal.into_problem().and_then(|problem| {
-        tracing::error!(
-            error = ?problem,
-            "no token can be issued"
-        );
-        problem.retry_after
-    });
+    let (error, status, retry_after) = (
+        refusal.code(),
+        refusal.status(),
+        refusal.retry_after_seconds(),
+    );
+    if let Some(problem) = refusal.into_problem() {
+        tracing::error!(error = ?problem, "no token can be issued");
+    }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (
         status,
@@ -333,11 +322,10 @@ pub(super) fn refused(refusal: Refusal) -> Response {
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if let Some(after) = retry_after {
-        answer.headers_mut().insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs().max(1)),
-        );
+    if let Some(seconds) = retry_after {
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }

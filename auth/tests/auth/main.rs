@@ -7,11 +7,20 @@
     reason = "a test fails by panicking"
 )]
 
+mod assertions;
+mod authorization;
+mod clients;
+mod codes;
+mod developers;
 mod endpoint;
 mod expiring;
 mod fixture;
+mod flow;
 mod grants;
 mod installed;
+mod introspection;
 mod keys;
+mod refresh;
+mod revocation;
 mod tokens;
 mod view;

@@ -66,6 +66,14 @@ pub(in crate::cli) enum Person {
         #[command(flatten)]
         output: Output,
     },
+    /// Gives somebody who has lost theirs another password, which is read from standard input: takes their second factor away, and ends their sessions.
+    ResetPassword {
+        /// What they sign in with.
+        #[arg(long)]
+        login: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Lists everybody.
     List {
         #[command(flatten)]
@@ -188,6 +196,17 @@ impl Person {
                     "merchantId": merchant,
                     "role": role,
                 }))
+            }
+            Self::ResetPassword { login, output } => {
+                let password = read_password()?;
+                let foundation = output.open().await?;
+                let desk = Desk::at(&foundation);
+                let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?);
+                let person = accounts
+                    .reset_person(&desk.caller, &login, &password)
+                    .await?;
+                foundation.close().await;
+                output.print(&json!({"id": person, "login": login}))
             }
             Self::List { output } => {
                 let foundation = output.open().await?;
