@@ -34,7 +34,7 @@ pub struct Console {
     /// The people.
     pub accounts: Arc<Accounts>,
     /// What apps ask for.
-    //    pub authorizations: Authorizations,
+    pub authorizations: Authorizations,
     /// What merchants have given.
     pub grants: Grants,
     /// Who issues the tokens: the origin of these pages.

@@ -6,6 +6,7 @@ pub(crate) mod failure;
 pub(crate) mod installed_app;
 pub(crate) mod installed_apps;
 pub(crate) mod invitation;
+pub(crate) mod merchants;
 pub(crate) mod people;
 pub(crate) mod profile;
 pub(crate) mod second_factor;
@@ -44,6 +45,7 @@ pub(crate) fn routes() -> Router<Console> {
         .merge(installed_app::routes())
         .merge(installed_apps::routes())
         .merge(invitation::routes())
+        .merge(merchants::routes())
         .merge(people::routes())
         .merge(profile::routes())
         .merge(second_factor::routes())

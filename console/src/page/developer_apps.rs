@@ -182,11 +182,22 @@ fn scope_limits(input: &AppInput, faults: &Faults) -> Markup {
 }
 
 fn scope_row(scope: Scope, asks: bool, needs: bool) -> Markup {
+    let id = scope.name().replace([':', '.'], "-");
     html! {
         tr {
             th scope="row" { (scope_words(scope)) br; code.code.small.soft { (scope) } }
-            td data-label="May ask" { label.box { input type="checkbox" name="scope" value=(scope) checked[asks]; span.hidden-visually { "May ask for " (scope) } } }
-            td data-label="Needs it" { label.box { input type="checkbox" name="required_scope" value=(scope) checked[needs]; span.hidden-visually { "Needs " (scope) } } }
+            td data-label="May ask" {
+                label.box for={ "asks-" (id) } {
+                    input id={ "asks-" (id) } type="checkbox" name="scope" value=(scope) checked[asks];
+                    span.hidden-visually { "May ask for " (scope) }
+                }
+            }
+            td data-label="Needs it" {
+                label.box for={ "needs-" (id) } {
+                    input id={ "needs-" (id) } type="checkbox" name="required_scope" value=(scope) checked[needs];
+                    span.hidden-visually { "Needs " (scope) }
+                }
+            }
         }
     }
 }
