@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod administration;
 mod architecture;
 mod crashes;
 mod demo;
@@ -18,8 +19,10 @@ mod exactly_once;
 mod flash_sale;
 mod grants;
 mod imports;
+mod interop;
 mod matrix;
 mod operation;
+mod pages;
 mod real_data;
 mod webhooks;
 

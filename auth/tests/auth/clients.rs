@@ -359,6 +359,56 @@ async fn who_waits_asks_no_database() {
 }
 
 #[tokio::test]
+async fn no_endpoint_that_takes_a_secret_is_a_place_to_try_without_limit() {
+    let installation = Installation::new().await;
+    let process = installation.process().await;
+    let app = installation.app().await;
+    let wrong = [basic_of(&app.app.id.to_string(), "stoa_secret_wrong")];
+    let here = installation.caller_from("192.0.2.7");
+    let paths = ["/oauth/introspect", "/oauth/revoke"];
+    for place in 0..10 {
+        let answer = process
+            .post_to_as(&here, paths[place % 2], &wrong, "token=x")
+            .await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    for path in paths {
+        let answer = process.post_to_as(&here, path, &wrong, "token=x").await;
+        assert_throttled(&answer, "6");
+    }
+    assert_throttled(&guess(&process, &here, &app.app.id.to_string()).await, "6");
+}
+
+#[tokio::test]
+async fn wrong_codes_and_refresh_tokens_are_counted_for_clients_that_are_known() {
+    let installation = Installation::new().await;
+    let process = installation.process().await;
+    let app = public_app(&installation).await;
+    let here = installation.caller_from("192.0.2.7");
+    let verifier = "a".repeat(43);
+    let forms = [
+        format!(
+            "grant_type=authorization_code&client_id={}&code=stoa_code_x&redirect_uri=http://127.0.0.1/callback&code_verifier={verifier}",
+            app.app.id
+        ),
+        format!(
+            "grant_type=refresh_token&client_id={}&refresh_token=stoa_refresh_x",
+            app.app.id
+        ),
+    ];
+    for place in 0..55 {
+        let answer = process.post_as(&here, &[], &forms[place % 2]).await;
+        assert_eq!(answer.json["error"], "invalid_grant", "{place}");
+    }
+    for form in &forms {
+        assert_throttled(&process.post_as(&here, &[], form).await, "1");
+    }
+    let elsewhere = installation.caller_from("192.0.2.8");
+    let answer = process.post_as(&elsewhere, &[], &forms[0]).await;
+    assert_eq!(answer.json["error"], "invalid_grant");
+}
+
+#[tokio::test]
 async fn refusals_are_there_for_the_developer_and_the_newest_hundred_stay() {
     let installation = Installation::new().await;
     let process = installation.process().await;

@@ -217,6 +217,11 @@ impl Installation {
         Caller::new(request, Some(address.parse().unwrap()), Some("test"))
     }
 
+    /// A request from somewhere.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller_from("192.0.2.7")
+    }
+
     /// The same, but signed in this morning.
     pub(crate) fn stale_session(&self, merchant: MerchantId, role: Role) -> Session {
         let mut session = self.session(merchant, role);
