@@ -149,7 +149,7 @@ create table throttles (
     last_failure_at timestamptz not null,
     blocked_until timestamptz not null,
     constraint throttles_pkey primary key (subject_sha256),
-    constraint throttles_failures_positive check (failures > 0)
+    constraint throttles_failures_not_negative check (failures >= 0)
 );
 create index throttles_last_failure_at on throttles (last_failure_at);
 grant select, insert, update, delete on throttles to stoa_api;
@@ -376,8 +376,11 @@ create index audit_entries_app on audit_entries (merchant_id, app_id, id) where 
 alter table audit_entries enable row level security;
 alter table audit_entries force row level security;
 create policy audit_entries_api on audit_entries to stoa_api
-    using (merchant_id = coalesce(stoa_merchant(), '00000000-0000-0000-0000-000000000000'))
-    with check (merchant_id = coalesce(stoa_merchant(), '00000000-0000-0000-0000-000000000000'));
+    using (merchant_id = stoa_merchant())
+    with check (merchant_id = stoa_merchant());
+create policy audit_entries_installation on audit_entries to stoa_api
+    using (stoa_merchant() is null and merchant_id = '00000000-0000-0000-0000-000000000000')
+    with check (stoa_merchant() is null and merchant_id = '00000000-0000-0000-0000-000000000000');
 create policy audit_entries_worker on audit_entries to stoa_worker with check (true);
 grant select, insert on audit_entries to stoa_api;
 grant insert on audit_entries to stoa_worker;

@@ -48,6 +48,12 @@ pub enum Error {
     /// What was decided upon has changed meanwhile, and must be seen again.
     #[error("this {0} has changed meanwhile")]
     Changed(&'static str),
+    /// A password can't be hashed, or what is kept of a second factor can't be read: what the library says.
+    #[error("factor: {0}")]
+    Factor(String),
+    /// The upstream OpenID provider is away, or says what it should not.
+    #[error("the sign-on provider: {0}")]
+    Upstream(String),
     /// A key can't be made or read, or does not sign.
     #[error("signing key: {0}")]
     SigningKey(&'static str),
@@ -91,7 +97,7 @@ impl From<Error> for Problem {
             Error::Token(fault) => Self::new(&problem::INVALID_TOKEN, fault.to_string()),
             Error::InvalidFields(errors) => Self::invalid_fields(errors),
             Error::NotFound { noun, ref id } => Self::not_found(noun, id),
-            Error::GrantContended => Self::unavailable(error),
+            Error::GrantContended | Error::Upstream(_) => Self::unavailable(error),
             // People's errors: the console answers them with pages of its own.
             Error::Forbidden(_) | Error::StepUpRequired | Error::NotAccepted => {
                 Self::new(&problem::INVALID_TOKEN, error.to_string())
@@ -106,7 +112,7 @@ impl From<Error> for Problem {
             Error::Changed(_) => Self::new(&problem::VERSION_MISMATCH, error.to_string()),
             Error::Keyring(error) => error.into(),
             Error::Database(error) => error.into(),
-            Error::SigningKey(_) | Error::Json(_) => Self::internal(error),
+            Error::SigningKey(_) | Error::Factor(_) | Error::Json(_) => Self::internal(error),
         }
     }
 }

@@ -63,11 +63,7 @@ pub fn from_json_line<T: DeserializeOwned + Validate>(json: &[u8]) -> Result<T, 
 pub fn check<T: Validate>(value: &T) -> Result<(), Vec<FieldError>> {
     let mut faults = Faults::default();
     value.validate(&mut faults);
-    if faults.errors.is_empty() {
-        Ok(())
-    } else {
-        Err(faults.errors)
-    }
+    faults.into_result()
 }
 
 fn syntax(error: &serde_json::Error) -> JsonError {
@@ -179,6 +175,15 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Nothing if there are no faults, or else all of them.
+    pub fn into_result(self) -> Result<(), Vec<FieldError>> {
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(self.errors)
+        }
+    }
+
     /// Notes a fault at `step` (a relative pointer such as `/title`, or empty for the place itself).
     pub fn add(&mut self, step: &str, code: &'static str, detail: impl Into<String>) {
         self.errors.push(FieldError::at(

@@ -19,11 +19,12 @@ use sha2::{Digest, Sha256};
 /// The time in which an allowance that is used up becomes whole again.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Failures in a window of one client from one network: a deployment with a stale secret, restarted a few times.
-const FAILURES_OF_PAIR_MAX: u32 = 10;
+/// Wrong clients in a window under one name from one network: a deployment with a stale secret, restarted a few times.
+const CLIENT_FAILURES_MAX: u32 = 10;
 
-/// Failures in a window from one network, whichever clients it names: some clients behind one address.
-const FAILURES_OF_NETWORK_MAX: u32 = 60;
+/// Wrong grants in a window, of one client or from one network: an app that finds at once which of its many merchants have revoked their grants.
+/// Also failures of any kind from one network, whichever clients it names: some clients behind one address.
+const FAILURES_MAX: u32 = 60;
 
 /// Entries of each of two generations: some three megabytes each. Beyond it the older generation is forgotten early.
 const ENTRIES_MAX: usize = 32_768;
@@ -33,6 +34,25 @@ const ENTRIES_MAX: usize = 32_768;
 pub struct Limiter {
     pairs: Mutex<Generations>,
     networks: Mutex<Generations>,
+}
+
+/// What was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The client: there is none of that name, or its secret or assertion is wrong.
+    Client,
+    /// What a client brought: a code, its verifier, or a refresh token.
+    Grant,
+}
+
+impl Failure {
+    /// How long it takes until it is forgiven.
+    fn cost(self) -> Duration {
+        match self {
+            Self::Client => WINDOW / CLIENT_FAILURES_MAX,
+            Self::Grant => WINDOW / FAILURES_MAX,
+        }
+    }
 }
 
 /// What is counted: a hash, because a client id may be anything of any length.
@@ -63,54 +83,38 @@ impl Limiter {
         now: Timestamp,
     ) -> Result<(), Duration> {
         let pair = key(client_id, network.unwrap_or_default());
-        let of_pair = wait(&self.pairs, &pair, FAILURES_OF_PAIR_MAX, now);
+        let of_pair = wait(&self.pairs, &pair, Failure::Client.cost(), now);
         let of_network = network.map_or(Duration::ZERO, |network| {
-            wait(
-                &self.networks,
-                &key("", network),
-                FAILURES_OF_NETWORK_MAX,
-                now,
-            )
+            let network = key("", network);
+            wait(&self.networks, &network, Failure::Grant.cost(), now)
         });
         let wait = of_pair.max(of_network);
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// Counts a failure: a wrong secret, assertion, code, verifier or refresh token.
-    pub fn failed(&self, client_id: &str, network: Option<&str>, now: Timestamp) {
+    /// Counts a failure: ten wrong clients, or six times as many wrong grants, use up what `client_id` may do wrong in a minute, and sixty of either what
+    /// `network` may.
+    pub fn failed(&self, failure: Failure, client_id: &str, network: Option<&str>, now: Timestamp) {
         let pair = key(client_id, network.unwrap_or_default());
-        count(&self.pairs, pair, FAILURES_OF_PAIR_MAX, now);
+        count(&self.pairs, pair, failure.cost(), now);
         if let Some(network) = network {
-            count(
-                &self.networks,
-                key("", network),
-                FAILURES_OF_NETWORK_MAX,
-                now,
-            );
+            let network = key("", network);
+            count(&self.networks, network, Failure::Grant.cost(), now);
         }
     }
 }
 
-/// How long it takes until one more failure is allowed.
-fn wait(
-    generations: &Mutex<Generations>,
-    key: &Key,
-    failures_max: u32,
-    now: Timestamp,
-) -> Duration {
+/// How long it takes until a failure that costs as much is allowed again.
+fn wait(generations: &Mutex<Generations>, key: &Key, cost: Duration, now: Timestamp) -> Duration {
     let generations = generations.lock().unwrap_or_else(PoisonError::into_inner);
-    let room = WINDOW.saturating_sub(WINDOW / failures_max);
+    let room = WINDOW.saturating_sub(cost);
     generations.whole_at(key).since(now).saturating_sub(room)
 }
 
-fn count(generations: &Mutex<Generations>, key: Key, failures_max: u32, now: Timestamp) {
+fn count(generations: &Mutex<Generations>, key: Key, cost: Duration, now: Timestamp) {
     let mut generations = generations.lock().unwrap_or_else(PoisonError::into_inner);
-    let whole_at = generations
-        .whole_at(&key)
-        .max(now)
-        .plus(WINDOW / failures_max)
-        .min(now.plus(WINDOW));
-    generations.insert(key, whole_at, now);
+    let whole_at = generations.whole_at(&key).max(now).plus(cost);
+    generations.insert(key, whole_at.min(now.plus(WINDOW)), now);
 }
 
 impl Generations {
@@ -155,7 +159,7 @@ mod tests {
 
     fn fail(limiter: &Limiter, times: usize, client_id: &str, network: Option<&str>, at: i64) {
         for _ in 0..times {
-            limiter.failed(client_id, network, second(at));
+            limiter.failed(Failure::Client, client_id, network, second(at));
         }
     }
 
@@ -190,6 +194,21 @@ mod tests {
         assert_eq!(limiter.check("app", AWAY, second(0)), Ok(()));
         assert_eq!(limiter.check("app", None, second(0)), Ok(()));
         assert_eq!(limiter.check("other", HOME, second(0)), Ok(()));
+    }
+
+    #[test]
+    fn a_client_may_bring_more_wrong_grants_than_wrong_secrets() {
+        let limiter = Limiter::new();
+        for _ in 0..54 {
+            limiter.failed(Failure::Grant, "app", HOME, second(0));
+        }
+        assert_eq!(limiter.check("app", HOME, second(0)), Ok(()));
+        limiter.failed(Failure::Grant, "app", HOME, second(0));
+        assert_eq!(
+            limiter.check("app", HOME, second(0)),
+            Err(Duration::from_secs(1))
+        );
+        assert_eq!(limiter.check("app", HOME, second(1)), Ok(()));
     }
 
     #[test]
@@ -235,7 +254,7 @@ mod tests {
         fail(&limiter, 1, "other", AWAY, 61);
         assert!(limiter.check("app", HOME, second(61)).is_err());
         for client in 0..100_000 {
-            limiter.failed(&format!("app {client}"), AWAY, second(62));
+            limiter.failed(Failure::Client, &format!("app {client}"), AWAY, second(62));
         }
         let pairs = limiter.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(pairs.present.len() <= ENTRIES_MAX && pairs.past.len() <= ENTRIES_MAX);

@@ -108,6 +108,7 @@ pub async fn decide(
     Ok(Issued {
         claims,
         merchant: grant.merchant_id,
+        grant_expires_at: grant.expires_at,
         refresh_token: Some(refresh_token),
     })
 }

@@ -87,6 +87,7 @@ pub async fn decide(
     Ok(Issued {
         claims,
         merchant: family.merchant,
+        grant_expires_at: grant.expires_at,
         refresh_token: Some(successor),
     })
 }

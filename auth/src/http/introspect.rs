@@ -106,7 +106,7 @@ async fn look(
         }
         looked
     };
-    attempt.run(looked).await
+    attempt.end(looked).await
 }
 
 /// The form of a request about one token, and the token.

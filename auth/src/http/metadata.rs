@@ -95,7 +95,10 @@ pub(super) struct Metadata {
 pub(super) async fn read(State(state): State<super::State>) -> Response {
     let issuer = &state.issuer;
     let methods = client_authentication::METHODS.to_vec();
-    let algorithms = KeyAlgorithm::ALL.map(KeyAlgorithm::name).to_vec();
+    let algorithms: Vec<_> = KeyAlgorithm::ALL
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
     let metadata = Metadata {
         issuer: issuer.to_string(),
         authorization_endpoint: format!("{issuer}/oauth/authorize"),

@@ -77,5 +77,5 @@ async fn end(
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(())
     };
-    attempt.run(ended).await
+    attempt.end(ended).await
 }

@@ -7,7 +7,7 @@ use kernel::{
     problem::{self, Problem},
 };
 
-use crate::Error;
+use crate::{Error, client::limiter::Failure};
 
 /// What is said of a code or a refresh token that is not good, whatever is wrong with it.
 const INVALID_GRANT: &str = "The code or the refresh token is wrong, was used, is over, or belongs to another client, redirect URI or verifier; or its grant has ended.";
@@ -105,9 +105,13 @@ impl Refusal {
         matches!(self, Self::Unavailable(_) | Self::Server(_))
     }
 
-    /// Whether it says that something that was shown is wrong: what whoever guesses would hear. The [limiter](crate::client::limiter) counts those.
-    pub fn is_wrong_guess(&self) -> bool {
-        matches!(self, Self::InvalidClient | Self::UnknownGrant)
+    /// What the [limiter](crate::client::limiter) counts it as: what whoever guesses would hear.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::InvalidClient => Some(Failure::Client),
+            Self::UnknownGrant => Some(Failure::Grant),
+            _ => None,
+        }
     }
 
     /// The value of `Retry-After`, in whole seconds.

@@ -404,6 +404,20 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
             "authorization_response_iss_parameter_supported",
             serde_json::json!(true),
         ),
+        // Each of them is asked for in clients.rs and assertions.rs.
+        (
+            "token_endpoint_auth_methods_supported",
+            serde_json::json!([
+                "client_secret_basic",
+                "client_secret_post",
+                "private_key_jwt",
+                "none"
+            ]),
+        ),
+        (
+            "token_endpoint_auth_signing_alg_values_supported",
+            serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"]),
+        ),
     ] {
         assert_eq!(metadata.json[name], expected, "{name}");
     }
