@@ -420,6 +420,9 @@ async fn sweep(
         if let Err(error) = kernel::idempotency::sweep(&database, now).await {
             tracing::warn!(error = %error, "idempotency keys could not be swept");
         }
+        if let Err(error) = auth::sweep(&database, now).await {
+            tracing::warn!(error = %error, "codes and refresh tokens could not be swept");
+        }
         let partitions = async {
             let mut connection = sqlx::PgConnection::connect_with(&owner).await?;
             migration::ensure_partitions(&mut connection, now).await?;
