@@ -238,6 +238,8 @@ pub struct Issued {
     pub claims: Claims,
     /// The merchant that it is for.
     pub merchant: MerchantId,
+    /// When the grant ends; `None`: not by itself.
+    pub grant_expires_at: Option<Timestamp>,
     /// The refresh token, where there is one.
     pub refresh_token: Option<Secret>,
 }

@@ -14,6 +14,7 @@ mod admin;
 mod demo;
 mod describe;
 mod import;
+mod login;
 mod migrate;
 mod serve;
 
@@ -51,6 +52,12 @@ enum Command {
     SigningKey(admin::SigningKey),
     /// Shows the end of an audit log.
     Audit(admin::Audit),
+    /// Lets this command line act for a merchant, as the merchant allows it in the browser.
+    Login(login::Login),
+    /// Gives logins back, and forgets them.
+    Logout(login::Logout),
+    /// Shows for whom this command line may do what, and until when.
+    Whoami(login::Whoami),
     /// Streams a catalog into a merchant's products.
     Import(import::Import),
     /// Shows all of it at work on this machine.
@@ -102,6 +109,9 @@ async fn run(command: Command) -> CommandResult {
         Command::Person(command) => command.run().await,
         Command::SigningKey(command) => command.run().await,
         Command::Audit(command) => command.run().await,
+        Command::Login(login) => login.run().await,
+        Command::Logout(logout) => logout.run().await,
+        Command::Whoami(whoami) => whoami.run().await,
         Command::Import(import) => import.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Describe { what } => describe::run(what),

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod administration;
 mod architecture;
 mod crashes;
 mod demo;
@@ -16,6 +17,7 @@ mod erp;
 mod errors;
 mod exactly_once;
 mod flash_sale;
+mod grants;
 mod imports;
 mod matrix;
 mod operation;

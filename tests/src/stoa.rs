@@ -1,6 +1,7 @@
 //! The real binary, in a process of its own.
 
 use std::{
+    io::Write,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -225,19 +226,36 @@ impl Stoa {
 
     /// Runs a command of the binary on the same data, and gives the JSON that it prints.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let output = self.run(arguments);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "stoa {arguments:?}: {}: {complaint}",
-            output.status
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
+        json_of(arguments, &self.run(arguments))
+    }
+
+    /// The same with something on its standard input.
+    pub fn command_with(&self, input: &str, arguments: &[&str]) -> Value {
+        json_of(arguments, &self.run_with(input, arguments))
     }
 
     /// Runs a command of the binary on the same data to its end, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.binary)
+        self.on_the_same_data(arguments).output().unwrap()
+    }
+
+    /// The same with something on its standard input.
+    pub fn run_with(&self, input: &str, arguments: &[&str]) -> Output {
+        let mut child = self
+            .on_the_same_data(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that does not read is refused for another reason, which its exit code tells.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    fn on_the_same_data(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
             .args(arguments)
             .arg("--data-dir")
             .arg(&self.data_dir)
@@ -247,9 +265,8 @@ impl Stoa {
                     .iter()
                     .flat_map(|url| ["--database-url", url]),
             )
-            .args(["--log", "warn"])
-            .output()
-            .unwrap()
+            .args(["--log", "warn"]);
+        command
     }
 
     /// A new merchant.
@@ -402,6 +419,17 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
         .args(options.role.iter().flat_map(|role| ["--role", role]))
         .stdout(Stdio::null());
     command.spawn().unwrap()
+}
+
+/// The JSON that a command has printed.
+fn json_of(arguments: &[&str], output: &Output) -> Value {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "stoa {arguments:?}: {}: {complaint}",
+        output.status
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A port that was free a moment ago.

@@ -12,6 +12,8 @@ use crate::Error;
 
 pub(super) mod store;
 
+use store::Counted;
+
 /// Wrong guesses at one account that cost nothing: fingers slip.
 const ACCOUNT_FREE: i32 = 5;
 
@@ -40,8 +42,16 @@ pub(super) type Subject = [u8; 32];
 #[derive(Debug)]
 #[must_use = "what was right is given back"]
 pub(super) struct Attempt {
-    accounts: Vec<Subject>,
-    network: Option<Subject>,
+    accounts: Vec<Count>,
+    network: Option<Count>,
+}
+
+/// What an attempt has made of a subject's row.
+#[derive(Debug)]
+struct Count {
+    subject: Subject,
+    before: Counted,
+    after: Counted,
 }
 
 /// The delay after so many wrong guesses, of which `free` cost nothing: 1 s, 2 s, 4 s …
@@ -62,23 +72,19 @@ pub(super) async fn attempt(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<Attempt, Error> {
-    let attempt = Attempt {
-        accounts: guessed
-            .iter()
-            .map(|guessed| account(key, *guessed))
-            .collect(),
-        network: caller
-            .network()
-            .map(|network| key.blind_index("throttle.network", network.as_bytes())),
-    };
     // Always the accounts first and the network last: two transactions never wait for one another.
-    for subject in &attempt.accounts {
-        count(tx, subject, ACCOUNT_FREE, now).await?;
+    let mut accounts = Vec::with_capacity(guessed.len());
+    for guessed in guessed {
+        accounts.push(count(tx, account(key, *guessed), ACCOUNT_FREE, now).await?);
     }
-    if let Some(subject) = &attempt.network {
-        count(tx, subject, NETWORK_FREE, now).await?;
-    }
-    Ok(attempt)
+    let network = match caller.network() {
+        Some(network) => {
+            let subject = key.blind_index("throttle.network", network.as_bytes());
+            Some(count(tx, subject, NETWORK_FREE, now).await?)
+        }
+        None => None,
+    };
+    Ok(Attempt { accounts, network })
 }
 
 fn account(key: &DataKey, guessed: Guessed<'_>) -> Subject {
@@ -90,66 +96,70 @@ fn account(key: &DataKey, guessed: Guessed<'_>) -> Subject {
 
 async fn count(
     tx: &mut PgConnection,
-    subject: &Subject,
+    subject: Subject,
     free: i32,
     now: Timestamp,
-) -> Result<(), Error> {
-    let counted = store::lock_or_insert(tx, subject, now).await?;
-    if counted.blocked_until > now {
+) -> Result<Count, Error> {
+    let before = store::lock_or_insert(tx, &subject, now).await?;
+    if before.blocked_until > now {
         return Err(Error::Throttled {
-            retry_after: counted.blocked_until.since(now),
+            retry_after: before.blocked_until.since(now),
         });
     }
-    let is_forgotten = counted.last_failure_at < now.minus(FORGOTTEN_AFTER);
+    let is_forgotten = before.last_failure_at < now.minus(FORGOTTEN_AFTER);
     let failures = if is_forgotten {
         1
     } else {
-        counted.failures.saturating_add(1)
+        before.failures.saturating_add(1)
     };
-    let blocked_until = now.plus(delay(failures, free));
-    Ok(store::update(tx, subject, failures, now, blocked_until).await?)
+    let after = Counted {
+        failures,
+        last_failure_at: now,
+        blocked_until: now.plus(delay(failures, free)),
+    };
+    store::update(tx, &subject, &after).await?;
+    Ok(Count {
+        subject,
+        before,
+        after,
+    })
 }
 
 impl Attempt {
     /// The attempt was right: the accounts' slates are wiped, and the network gets its count back.
     pub(super) async fn succeeded(self, tx: &mut PgConnection) -> Result<(), Error> {
-        for subject in &self.accounts {
-            store::delete(tx, subject).await?;
+        for count in &self.accounts {
+            store::delete(tx, &count.subject).await?;
         }
-        self.give_back_network(tx).await
+        match &self.network {
+            Some(count) => give_back(tx, count).await,
+            None => Ok(()),
+        }
     }
 
     /// The attempt was not looked at.
     pub(super) async fn void(self, tx: &mut PgConnection) -> Result<(), Error> {
-        for subject in &self.accounts {
-            give_back(tx, subject, ACCOUNT_FREE).await?;
+        for count in self.accounts.iter().chain(&self.network) {
+            give_back(tx, count).await?;
         }
-        self.give_back_network(tx).await
-    }
-
-    async fn give_back_network(&self, tx: &mut PgConnection) -> Result<(), Error> {
-        match &self.network {
-            Some(subject) => give_back(tx, subject, NETWORK_FREE).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
-async fn give_back(tx: &mut PgConnection, subject: &Subject, free: i32) -> Result<(), Error> {
-    let Some(counted) = store::lock(tx, subject).await? else {
+/// Leaves the row as if there had been no attempt. If others came since, theirs is the last failure and theirs the delay.
+async fn give_back(tx: &mut PgConnection, count: &Count) -> Result<(), Error> {
+    let Some(current) = store::lock(tx, &count.subject).await? else {
         return Ok(());
     };
-    let failures = counted.failures.saturating_sub(1);
-    let blocked_until = counted.last_failure_at.plus(delay(failures, free));
-    store::update(
-        tx,
-        subject,
-        failures,
-        counted.last_failure_at,
-        blocked_until,
-    )
-    .await?;
-    Ok(())
+    let restored = if current == count.after {
+        count.before
+    } else {
+        Counted {
+            failures: current.failures.saturating_sub(1).max(0),
+            ..current
+        }
+    };
+    Ok(store::update(tx, &count.subject, &restored).await?)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::{
-    app_secret,
+    app_secret::{self, AppSecret, Overlap},
     redirect_uri::{self, REDIRECT_URIS_MAX},
     secret::Secret,
     store,
@@ -246,6 +246,19 @@ pub async fn list(tx: &mut PgConnection, page: &PageRequest<AppKey>) -> Result<P
     let after = page.after.as_ref().map(|AppKey(id)| *id);
     let rows = store::select_page(tx, after, page.fetch_count()).await?;
     Ok(Page::from_rows(rows, page, |last| AppKey(last.id)))
+}
+
+/// Makes a secret for the app `id`, for the command line. The others end after `overlap`, or when they would have anyway.
+pub async fn rotate_secret(
+    tx: &mut PgConnection,
+    id: AppId,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(AppSecret, Secret), Error> {
+    let app = store::select_for_update(tx, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    app_secret::rotate(tx, &app, overlap, now).await
 }
 
 /// There is no such app, or none that whoever asks may see.

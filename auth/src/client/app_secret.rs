@@ -12,7 +12,11 @@ use kernel::{
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::{secret::Secret, sha256, store};
+use super::{
+    app::{App, ClientKind},
+    secret::Secret,
+    sha256, store,
+};
 use crate::Error;
 
 /// Living secrets of one app: one in use, one to take its place, and some for whoever forgets to take the old ones back.
@@ -103,6 +107,25 @@ pub(super) async fn end_all(
     store::insert_superseded_secret(tx, app).await?;
     store::end_secrets(tx, app, now.plus(overlap.duration())).await?;
     Ok(store::delete_ended_secrets(tx, app, now).await?)
+}
+
+/// Makes a secret for `app`, whose row is locked. The others end after `overlap`, or when they would have anyway.
+pub(super) async fn rotate(
+    tx: &mut PgConnection,
+    app: &App,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(AppSecret, Secret), Error> {
+    if app.kind == ClientKind::Public {
+        return Err(Error::Forbidden("A public client has no secrets."));
+    }
+    end_all(tx, app.id, overlap, now).await?;
+    if living(tx, app.id, now).await?.len() >= SECRETS_MAX {
+        return Err(Error::Forbidden(
+            "An app has at most 5 secrets: take one back first, or end the others now.",
+        ));
+    }
+    add(tx, app.id, now).await
 }
 
 /// Takes a living secret back; false if there is none of that id. The app's row is locked.

@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 
 use super::{
     app::{self, App, AppInput, ClientKind, NewApp},
-    app_secret::{self, AppSecret, AppSecretId, Overlap, SECRETS_MAX},
+    app_secret::{self, AppSecret, AppSecretId, Overlap},
     key::{AppKey, ClientKey, KEYS_MAX},
     secret::Secret,
     token_error::{self, TokenError},
@@ -190,16 +190,7 @@ impl Developers {
         overlap: Overlap,
     ) -> Result<(AppSecret, Secret), Error> {
         let (mut tx, act, app) = self.begin(caller, session, id).await?;
-        if app.kind == ClientKind::Public {
-            return Err(Error::Forbidden("A public client has no secrets."));
-        }
-        app_secret::end_all(&mut tx, id, overlap, act.now).await?;
-        if app_secret::living(&mut tx, id, act.now).await?.len() >= SECRETS_MAX {
-            return Err(Error::Forbidden(
-                "An app has at most 5 secrets: take one back first, or end the others now.",
-            ));
-        }
-        let (secret, text) = app_secret::add(&mut tx, id, act.now).await?;
+        let (secret, text) = app_secret::rotate(&mut tx, &app, overlap, act.now).await?;
         let details = json!({"secretId": secret.id, "overlap": overlap});
         act.record(&mut tx, "app_secret.created", details).await?;
         commit(tx).await?;

@@ -94,6 +94,32 @@ pub(super) async fn select(tx: &mut PgConnection, id: AppId) -> Result<Option<Ap
     Ok(row.map(App::from))
 }
 
+pub(super) async fn select_for_update(
+    tx: &mut PgConnection,
+    id: AppId,
+) -> Result<Option<App>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: AppId",
+            name,
+            kind as "kind: ClientKind",
+            redirect_uris,
+            scopes,
+            required_scopes,
+            homepage_url,
+            version as "version: Version",
+            created_at as "created_at: Timestamp"
+        from apps
+        where id = $1
+        for update"#,
+        id as AppId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(App::from))
+}
+
 pub(super) async fn select_page(
     tx: &mut PgConnection,
     after: Option<AppId>,

@@ -56,7 +56,7 @@ pub async fn decide(
     let code = code::lock(tx, &request.code)
         .await?
         .filter(|code| code.app == client.id())
-        .ok_or(Refusal::InvalidGrant)?;
+        .ok_or(Refusal::UnknownGrant)?;
     db::enter_merchant(tx, code.merchant).await?;
     if let Some(redeemed_at) = code.redeemed_at {
         if arrived > redeemed_at {
@@ -68,11 +68,11 @@ pub async fn decide(
         return Err(Refusal::InvalidGrant);
     }
     if code.redirect_uri != request.redirect_uri {
-        return Err(Refusal::InvalidGrant);
+        return Err(Refusal::UnknownGrant);
     }
     if !code.challenge.is_met_by(request.code_verifier.expose()) {
         code::note_wrong_verifier(tx, &request.code).await?;
-        return Err(Refusal::InvalidGrant);
+        return Err(Refusal::UnknownGrant);
     }
     if request
         .resource
@@ -108,6 +108,7 @@ pub async fn decide(
     Ok(Issued {
         claims,
         merchant: grant.merchant_id,
+        grant_expires_at: grant.expires_at,
         refresh_token: Some(refresh_token),
     })
 }

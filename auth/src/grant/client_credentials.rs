@@ -58,6 +58,7 @@ pub async fn decide(
     Ok(Issued {
         claims,
         merchant,
+        grant_expires_at: grant.expires_at,
         // There is nothing to refresh: the client can ask again (section 4.4.3).
         refresh_token: None,
     })

@@ -50,8 +50,11 @@ pub async fn decide(
 ) -> Result<Issued, Refusal> {
     let (family, kept) = family::lock_by_token(tx, &request.refresh_token)
         .await?
-        .filter(|(family, _)| family.app == client.id() && family.ended_at.is_none())
-        .ok_or(Refusal::InvalidGrant)?;
+        .filter(|(family, _)| family.app == client.id())
+        .ok_or(Refusal::UnknownGrant)?;
+    if family.ended_at.is_some() {
+        return Err(Refusal::InvalidGrant);
+    }
     db::enter_merchant(tx, family.merchant).await?;
     let standing = kept.standing(arrived);
     match standing {
@@ -84,6 +87,7 @@ pub async fn decide(
     Ok(Issued {
         claims,
         merchant: family.merchant,
+        grant_expires_at: grant.expires_at,
         refresh_token: Some(successor),
     })
 }

@@ -69,7 +69,7 @@ pub(super) struct TokenForm {
 #[schema(example = json!({
     "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiJ9…",
     "token_type": "Bearer", "expires_in": 600, "scope": "orders:read",
-    "refresh_token": "stoa_refresh_…", "merchant_id": "mer_01jd3x5k8vfm7b2c9q0r4t6w8y"
+    "refresh_token": "stoa_refresh_…", "merchant_id": "mer_01jd3x5k8vfm7b2c9q0r4t6w8y", "grant_expires_in": 2_592_000
 }))]
 pub(super) struct TokenAnswer<'t> {
     /// The token: a JWT (RFC 9068), for the header `Authorization: Bearer …`.
@@ -85,6 +85,9 @@ pub(super) struct TokenAnswer<'t> {
     refresh_token: Option<&'t str>,
     /// The merchant that it is for.
     merchant_id: MerchantId,
+    /// How many seconds are left until the merchant's grant ends; left out if it does not by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_expires_in: Option<i64>,
 }
 
 /// Why there is no token (RFC 6749, section 5.2).
@@ -151,6 +154,7 @@ struct Tokens {
     access_token: AccessToken,
     refresh_token: Option<Secret>,
     merchant: MerchantId,
+    grant_expires_in_seconds: Option<i64>,
 }
 
 async fn decide(
@@ -186,6 +190,9 @@ async fn decide(
         access_token: token::issue(&state.keys, issued.claims)?,
         refresh_token: issued.refresh_token,
         merchant: issued.merchant,
+        grant_expires_in_seconds: issued
+            .grant_expires_at
+            .map(|end| end.unix_seconds().saturating_sub(arrived.unix_seconds())),
     })
 }
 
@@ -283,6 +290,7 @@ fn granted(tokens: &Tokens) -> Response {
         scope: &tokens.access_token.scope,
         refresh_token: tokens.refresh_token.as_ref().map(Secret::expose),
         merchant_id: tokens.merchant,
+        grant_expires_in: tokens.grant_expires_in_seconds,
     };
     (NOT_KEPT, Json(answer)).into_response()
 }

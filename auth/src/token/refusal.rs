@@ -9,6 +9,9 @@ use kernel::{
 
 use crate::{Error, client::limiter::Failure};
 
+/// What is said of a code or a refresh token that is not good, whatever is wrong with it.
+const INVALID_GRANT: &str = "The code or the refresh token is wrong, was used, is over, or belongs to another client, redirect URI or verifier; or its grant has ended.";
+
 /// Why no token is issued. The sentence is shown to the client.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -24,12 +27,13 @@ pub enum Refusal {
     /// Another grant than those of the metadata.
     #[error("The grant type must be authorization_code, refresh_token or client_credentials.")]
     UnsupportedGrantType,
-    /// The code or the refresh token is not good: unknown, over, used, another client's, or its redirect URI, its verifier or its grant is not as it
-    /// should be. Which of these it is, is not said.
-    #[error(
-        "The code or the refresh token is wrong, was used, is over, or belongs to another client or another redirect URI; or its grant has ended."
-    )]
+    /// The code or the refresh token was this client's and is not good any more: used, over, or its grant has ended.
+    #[error("{INVALID_GRANT}")]
     InvalidGrant,
+    /// The code or the refresh token is none, or another client's, or comes with a wrong verifier or redirect URI: what whoever guesses sends. The client is
+    /// told the same.
+    #[error("{INVALID_GRANT}")]
+    UnknownGrant,
     /// No resource, none of ours, more than one, or one whose merchant has granted nothing to this client.
     #[error(
         "The resource must be one merchant, as {{issuer}}/merchants/{{merchantId}} with the issuer of /.well-known/oauth-authorization-server, who has a living grant for this client."
@@ -78,7 +82,7 @@ impl Refusal {
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
-            Self::InvalidGrant => "invalid_grant",
+            Self::InvalidGrant | Self::UnknownGrant => "invalid_grant",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
             Self::Throttled { .. } | Self::Unavailable(_) => "temporarily_unavailable",
@@ -105,7 +109,7 @@ impl Refusal {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::InvalidClient => Some(Failure::Client),
-            Self::InvalidGrant => Some(Failure::Grant),
+            Self::UnknownGrant => Some(Failure::Grant),
             _ => None,
         }
     }

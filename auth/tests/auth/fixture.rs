@@ -122,8 +122,8 @@ impl Installation {
         }
     }
 
-    /// From where every request of the tests comes.
-    pub(crate) fn caller(&self) -> Caller {
+    /// From where somebody of a merchant's staff decides.
+    pub(crate) fn decider(&self) -> Caller {
         Caller::new(
             RequestId::new(self.clock.now()),
             Some("192.0.2.7".parse().unwrap()),
@@ -215,6 +215,11 @@ impl Installation {
     pub(crate) fn caller_from(&self, address: &str) -> Caller {
         let request = RequestId::new(self.clock.now());
         Caller::new(request, Some(address.parse().unwrap()), Some("test"))
+    }
+
+    /// A request from somewhere.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller_from("192.0.2.7")
     }
 
     /// The same, but signed in this morning.

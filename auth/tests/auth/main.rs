@@ -8,13 +8,27 @@
 )]
 
 mod assertions;
+mod authorization;
 mod clients;
+mod codes;
 mod developers;
 mod endpoint;
 mod expiring;
 mod fixture;
+mod flow;
 mod grants;
+mod house;
 mod installed;
+mod introspection;
 mod keys;
+mod passkeys;
+mod people;
+mod refresh;
+mod revocation;
+mod second_factor;
+mod sessions;
+mod staff;
+mod throttling;
 mod tokens;
+mod upstream;
 mod view;

@@ -46,9 +46,7 @@ pub(crate) async fn authenticate(
         Err(fault) => fault.into_response(),
     };
     // What is refused for its token names where tokens are to be had.
-    response
-        .extensions_mut()
-        .insert(bearer.resource_metadata());
+    response.extensions_mut().insert(bearer.resource_metadata());
     response
 }
 

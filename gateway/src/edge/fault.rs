@@ -139,9 +139,7 @@ pub(crate) fn render(
             HeaderValue::from(after.as_secs().max(1)),
         );
     }
-    let metadata = parts
-        .extensions
-        .get::<auth::bearer::ResourceMetadata>();
+    let metadata = parts.extensions.get::<auth::bearer::ResourceMetadata>();
     if let Some(challenge) = auth::bearer::challenge(request_headers, metadata, &problem) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }

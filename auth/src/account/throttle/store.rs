@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use super::Subject;
 
 /// What is counted of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) failures: i32,
     pub(super) last_failure_at: Timestamp,
@@ -64,18 +65,16 @@ pub(super) async fn lock(
 pub(super) async fn update(
     tx: &mut PgConnection,
     subject: &Subject,
-    failures: i32,
-    last_failure_at: Timestamp,
-    blocked_until: Timestamp,
+    counted: &Counted,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update throttles
         set failures = $2, last_failure_at = $3, blocked_until = $4
         where subject_sha256 = $1",
         subject,
-        failures,
-        last_failure_at as Timestamp,
-        blocked_until as Timestamp,
+        counted.failures,
+        counted.last_failure_at as Timestamp,
+        counted.blocked_until as Timestamp,
     )
     .execute(tx)
     .await?;

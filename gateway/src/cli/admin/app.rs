@@ -1,6 +1,10 @@
 //! `stoa app …`
 
-use auth::client::app::{self, AppInput, ClientKind, NewApp};
+use auth::client::{
+    app::{self, AppInput, ClientKind, NewApp},
+    app_secret::{AppSecret, Overlap},
+    secret::Secret,
+};
 use clap::{Args, Subcommand};
 use kernel::{
     audit::{Log, NewEntry},
@@ -18,6 +22,17 @@ pub(in crate::cli) enum App {
     Create {
         #[command(flatten)]
         app: NewAppArguments,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Makes another secret for an app, and prints it this once.
+    RotateSecret {
+        /// The app.
+        #[arg(long)]
+        app: AppId,
+        /// For how long the secrets that there are stay good beside it: now (not at all: one has leaked), day or week.
+        #[arg(long, default_value = "day", value_parser = overlap)]
+        overlap: Overlap,
         #[command(flatten)]
         output: Output,
     },
@@ -76,6 +91,16 @@ impl From<NewAppArguments> for AppInput {
     }
 }
 
+/// Reads an overlap by its name.
+fn overlap(name: &str) -> Result<Overlap, &'static str> {
+    match name {
+        "now" => Ok(Overlap::Now),
+        "day" => Ok(Overlap::Day),
+        "week" => Ok(Overlap::Week),
+        _ => Err("must be now, day or week"),
+    }
+}
+
 impl App {
     pub(in crate::cli) async fn run(self) -> CommandResult {
         match self {
@@ -86,8 +111,22 @@ impl App {
                 let secret = created.client_secret.as_ref();
                 output.print(&json!({
                     "clientId": created.app.id,
-                    "clientSecret": secret.map(auth::client::secret::Secret::expose),
+                    "clientSecret": secret.map(Secret::expose),
                     "name": created.app.name,
+                }))
+            }
+            Self::RotateSecret {
+                app,
+                overlap,
+                output,
+            } => {
+                let foundation = output.open().await?;
+                let (secret, text) = Desk::at(&foundation).rotate_secret(app, overlap).await?;
+                foundation.close().await;
+                output.print(&json!({
+                    "clientId": app,
+                    "clientSecret": text.expose(),
+                    "secretId": secret.id,
                 }))
             }
             Self::List { output } => {
@@ -118,6 +157,21 @@ impl Desk<'_> {
             .with(json!({"name": created.app.name, "kind": created.app.kind}));
         self.commit(tx, Log::Installation, &entry).await?;
         Ok(created)
+    }
+
+    async fn rotate_secret(
+        &self,
+        app: AppId,
+        overlap: Overlap,
+    ) -> Result<(AppSecret, Secret), auth::Error> {
+        let mut tx = self.database.begin().await?;
+        let (secret, text) = app::rotate_secret(&mut tx, app, overlap, self.now).await?;
+        let entry = NewEntry::succeeded("app_secret.created")
+            .by_app(app)
+            .to("app", app)
+            .with(json!({"secretId": secret.id, "overlap": overlap}));
+        self.commit(tx, Log::Installation, &entry).await?;
+        Ok((secret, text))
     }
 
     async fn apps(&self) -> Result<Vec<app::App>, Failure> {

@@ -66,6 +66,14 @@ pub(in crate::cli) enum Person {
         #[command(flatten)]
         output: Output,
     },
+    /// Gives somebody who has lost theirs another password, which is read from standard input: takes their second factor away, and ends their sessions.
+    ResetPassword {
+        /// What they sign in with.
+        #[arg(long)]
+        login: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Lists everybody.
     List {
         #[command(flatten)]
@@ -138,7 +146,7 @@ impl Person {
                 let foundation = output.open().await?;
                 let desk = Desk::at(&foundation);
                 let (invitation, token) = desk
-                    .accounts(issuer.clone())
+                    .accounts(issuer.clone())?
                     .invite(
                         &desk.caller,
                         By::CommandLine,
@@ -173,7 +181,7 @@ impl Person {
                 let person = if let Some((merchant, role)) = merchant.zip(role) {
                     desk.create_staff(new, merchant, role).await?
                 } else {
-                    let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?);
+                    let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?)?;
                     accounts
                         .create_person(&desk.caller, new, operator, developer)
                         .await?
@@ -188,6 +196,17 @@ impl Person {
                     "merchantId": merchant,
                     "role": role,
                 }))
+            }
+            Self::ResetPassword { login, output } => {
+                let password = read_password()?;
+                let foundation = output.open().await?;
+                let desk = Desk::at(&foundation);
+                let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?)?;
+                let person = accounts
+                    .reset_person(&desk.caller, &login, &password)
+                    .await?;
+                foundation.close().await;
+                output.print(&json!({"id": person, "login": login}))
             }
             Self::List { output } => {
                 let foundation = output.open().await?;
@@ -214,7 +233,7 @@ impl Person {
 async fn switch(person: PersonId, is_enabled: bool, output: &Output) -> CommandResult {
     let foundation = output.open().await?;
     let desk = Desk::at(&foundation);
-    let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?);
+    let accounts = desk.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?)?;
     if is_enabled {
         accounts
             .enable_person(&desk.caller, By::CommandLine, person)
@@ -258,7 +277,7 @@ fn read_password() -> Result<Secret, Failure> {
 }
 
 impl Desk<'_> {
-    fn accounts(&self, issuer: Issuer) -> Accounts {
+    fn accounts(&self, issuer: Issuer) -> Result<Accounts, auth::Error> {
         Accounts::new(
             self.database.clone(),
             Arc::clone(self.foundation.keyring()),
@@ -274,7 +293,7 @@ impl Desk<'_> {
         merchant: MerchantId,
         role: Role,
     ) -> Result<auth::account::Person, Failure> {
-        let accounts = self.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?);
+        let accounts = self.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?)?;
         let invited = Invited::Staff { merchant, role };
         let (_, token) = accounts
             .invite(&self.caller, By::CommandLine, invited, None)
@@ -289,7 +308,7 @@ impl Desk<'_> {
     }
 
     async fn persons(&self) -> Result<Vec<ListedPerson>, Failure> {
-        let accounts = self.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?);
+        let accounts = self.accounts(Issuer::parse(PUBLIC_URL_DEFAULT)?)?;
         all(async |page| accounts.persons(By::CommandLine, page).await).await
     }
 }
