@@ -258,6 +258,7 @@ create table authorization_requests (
 );
 create index authorization_requests_expires_at on authorization_requests (expires_at);
 grant select, insert, update, delete on authorization_requests to stoa_api;
+grant select (handle_sha256, expires_at), delete on authorization_requests to stoa_worker;
 
 -- Refresh tokens live in families: all that came from one code. A family ends as a whole.
 create table refresh_families (
@@ -280,6 +281,7 @@ create table refresh_families (
 );
 create index refresh_families_grant on refresh_families (grant_id);
 grant select, insert, update, delete on refresh_families to stoa_api;
+grant select (id), delete on refresh_families to stoa_worker;
 
 create table refresh_tokens (
     token_sha256 bytea not null,
@@ -297,6 +299,7 @@ create table refresh_tokens (
 create index refresh_tokens_family on refresh_tokens (family_id);
 create index refresh_tokens_expires_at on refresh_tokens (expires_at);
 grant select, insert, update, delete on refresh_tokens to stoa_api;
+grant select (token_sha256, family_id, expires_at), delete on refresh_tokens to stoa_worker;
 
 create table authorization_codes (
     code_sha256 bytea not null,
@@ -319,6 +322,7 @@ create table authorization_codes (
 );
 create index authorization_codes_expires_at on authorization_codes (expires_at);
 grant select, insert, update, delete on authorization_codes to stoa_api;
+grant select (code_sha256, expires_at), delete on authorization_codes to stoa_worker;
 
 -- Grants: when their end was announced, and when they were last used, to the hour.
 alter table grants
@@ -372,8 +376,11 @@ create index audit_entries_app on audit_entries (merchant_id, app_id, id) where 
 alter table audit_entries enable row level security;
 alter table audit_entries force row level security;
 create policy audit_entries_api on audit_entries to stoa_api
-    using (merchant_id = coalesce(stoa_merchant(), '00000000-0000-0000-0000-000000000000'))
-    with check (merchant_id = coalesce(stoa_merchant(), '00000000-0000-0000-0000-000000000000'));
+    using (merchant_id = stoa_merchant())
+    with check (merchant_id = stoa_merchant());
+create policy audit_entries_installation on audit_entries to stoa_api
+    using (stoa_merchant() is null and merchant_id = '00000000-0000-0000-0000-000000000000')
+    with check (stoa_merchant() is null and merchant_id = '00000000-0000-0000-0000-000000000000');
 create policy audit_entries_worker on audit_entries to stoa_worker with check (true);
 grant select, insert on audit_entries to stoa_api;
 grant insert on audit_entries to stoa_worker;

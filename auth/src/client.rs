@@ -12,10 +12,13 @@ use crate::{Error, Issuer};
 pub mod app;
 pub mod app_secret;
 pub mod assertion;
+pub mod developer;
 pub mod key;
+pub mod limiter;
 pub mod redirect_uri;
 pub mod secret;
 mod store;
+pub mod token_error;
 
 use app::{App, ClientKind};
 use app_secret::SECRETS_MAX;

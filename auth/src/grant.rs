@@ -8,7 +8,7 @@ use kernel::{
     actor::Access,
     clock::Timestamp,
     event::{self, NewEvent, ResourceRef},
-    id::{AppId, GrantId, LocationId, MerchantId, RequestId},
+    id::{AppId, GrantId, LocationId, MerchantId, PersonId, RequestId},
     problem::FieldError,
     scope::{Scope, ScopeSet},
     validation::{self, Faults, Validate},
@@ -17,12 +17,14 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::Error;
+use crate::{Error, client::secret::Secret, token::Claims};
 
+pub mod authorization_code;
 pub mod client_credentials;
 pub mod expiring;
 pub mod installed;
 pub mod last_use;
+pub mod refresh_token;
 pub(crate) mod scope_names;
 mod store;
 pub mod term;
@@ -227,6 +229,63 @@ async fn revoke_once(
         announce(tx, "grant.revoked", &grant, request, now).await?;
     }
     Ok(Revoked { grant, is_new })
+}
+
+/// What a grant type of the token endpoint gives: what the access token says, and what else comes with it.
+#[derive(Debug)]
+pub struct Issued {
+    /// What the access token says.
+    pub claims: Claims,
+    /// The merchant that it is for.
+    pub merchant: MerchantId,
+    /// When the grant ends; `None`: not by itself.
+    pub grant_expires_at: Option<Timestamp>,
+    /// The refresh token, where there is one.
+    pub refresh_token: Option<Secret>,
+}
+
+/// Ends every access token of the grant that is out, and nothing else: refresh tokens get new ones. A revoked grant stays as it is.
+pub(crate) async fn raise_epoch(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut grant = store::select_for_update(tx, merchant, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    if grant.revoked_at.is_none() {
+        grant.epoch = grant.epoch.saturating_add(1);
+        write(tx, &mut grant, now).await?;
+    }
+    Ok(())
+}
+
+/// The grant that `merchant` has given to `app` and has not revoked; it may have ended.
+pub(crate) async fn unrevoked(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+) -> Result<Option<Grant>, Error> {
+    Ok(store::select_unrevoked(tx, merchant, app).await?)
+}
+
+/// The same, locked.
+pub(crate) async fn unrevoked_for_update(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    app: AppId,
+) -> Result<Option<Grant>, Error> {
+    Ok(store::select_unrevoked_for_update(tx, merchant, app).await?)
+}
+
+/// Notes who consented last.
+pub(crate) async fn note_consent(
+    tx: &mut PgConnection,
+    grant: &Grant,
+    person: PersonId,
+) -> Result<(), Error> {
+    Ok(store::set_consented_by(tx, grant.merchant_id, grant.id, person).await?)
 }
 
 /// The grant `id` of `merchant`, living or not.

@@ -1,4 +1,4 @@
-//! The authorization server's endpoints: `/oauth/token`, the metadata and the key set. They keep the names that their RFCs give them.
+//! The authorization server's endpoints: a file for each, under the names that their RFCs give them.
 
 use std::sync::Arc;
 
@@ -6,15 +6,24 @@ use axum::extract::DefaultBodyLimit;
 use kernel::{clock::Clock, db::Database};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Issuer, SigningKeys};
+use crate::{
+    Authorizations, Issuer, SigningKeys,
+    client::{limiter::Limiter, token_error::TokenErrors},
+    token::access_token::Verifier,
+};
 
+mod attempt;
+pub mod authorize;
 mod client_authentication;
 mod form;
+mod introspect;
 mod jwks;
 mod metadata;
+mod protected_resource;
+mod revoke;
 mod token;
 
-/// Bytes of a token request; an honest one has some three hundred.
+/// Bytes of a request; an honest one has some three hundred, or two thousand with an assertion.
 const BODY_LENGTH_MAX: usize = 16_384;
 
 /// The name of the client's HTTP Basic scheme among the OpenAPI document's security schemes.
@@ -31,15 +40,41 @@ pub struct State {
     pub database: Database,
     /// The present.
     pub clock: Clock,
+    /// How often somebody may be wrong.
+    pub limiter: Arc<Limiter>,
+    /// What apps are refused, for their developers.
+    pub errors: TokenErrors,
 }
 
-/// The endpoints with their description, for the gateway to merge.
+impl State {
+    /// The authorization requests, as this process serves them.
+    fn authorizations(&self) -> Authorizations {
+        Authorizations::new(
+            self.issuer.clone(),
+            self.database.clone(),
+            self.clock.clone(),
+        )
+    }
+
+    /// What reads access tokens.
+    fn verifier(&self) -> Verifier {
+        Verifier::new(self.issuer.clone(), Arc::clone(&self.keys))
+    }
+}
+
+/// The endpoints with their description, for the gateway to merge. Whoever serves them puts a [`Caller`](kernel::caller::Caller) into the extensions
+/// of each request.
 pub fn routes() -> OpenApiRouter<State> {
     OpenApiRouter::new()
+        .routes(routes!(authorize::by_query, authorize::by_form))
         .routes(routes!(token::issue))
+        .routes(routes!(introspect::introspect))
+        .routes(routes!(revoke::revoke))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
         .routes(routes!(jwks::read))
         .routes(routes!(metadata::read))
+        .routes(routes!(protected_resource::read))
+        .routes(routes!(protected_resource::read_merchant))
 }
 
 /// The endpoints at work.

@@ -7,6 +7,7 @@
 //! Called by `gateway`, which also owns the transactions; knows no domain noun but its own, and renders no HTML.
 
 pub mod account;
+pub mod authorization;
 pub mod bearer;
 pub mod client;
 mod deadline;
@@ -15,10 +16,13 @@ pub mod grant;
 pub mod http;
 pub mod issuer;
 pub mod merchant;
+mod sweep;
 pub mod token;
 
+pub use authorization::Authorizations;
 pub use bearer::Bearer;
 pub use error::{Error, TokenFault};
 pub use grant::view::GrantView;
 pub use issuer::Issuer;
+pub use sweep::sweep;
 pub use token::signing_key::SigningKeys;

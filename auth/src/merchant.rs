@@ -4,6 +4,7 @@ use kernel::{
     clock::Timestamp,
     id::MerchantId,
     keyring::Keyring,
+    page::{Page, PageRequest},
     validation::{self, Faults, Validate},
 };
 use serde::{Deserialize, Serialize};
@@ -70,4 +71,18 @@ pub async fn get(tx: &mut PgConnection, id: MerchantId) -> Result<Merchant, Erro
         noun: "merchant",
         id: id.to_string(),
     })
+}
+
+/// Where a page of the merchants ends: they are listed in the order in which they were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MerchantKey(MerchantId);
+
+/// Every merchant of the installation: for the command line.
+pub async fn list(
+    tx: &mut PgConnection,
+    page: &PageRequest<MerchantKey>,
+) -> Result<Page<Merchant>, Error> {
+    let after = page.after.as_ref().map(|MerchantKey(id)| *id);
+    let rows = store::select_page(tx, after, page.fetch_count()).await?;
+    Ok(Page::from_rows(rows, page, |last| MerchantKey(last.id)))
 }

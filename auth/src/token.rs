@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Issuer, client::secret::Secret, grant::Grant};
 
+pub(crate) mod access_token;
+pub mod family;
+pub mod introspection;
 pub mod refusal;
+pub mod revocation;
 pub mod signing_key;
 mod store;
 
@@ -29,8 +33,8 @@ pub(crate) const TYPE: &str = "at+jwt";
 pub struct Claims {
     /// The issuer.
     pub iss: String,
-    /// The app: without a user, the client itself is the subject.
-    pub sub: AppId,
+    /// Who the token acts for: the merchant, or the app itself where it asked by its own credentials (RFC 9068, section 2.2).
+    pub sub: String,
     /// The resource, which names the merchant.
     pub aud: String,
     /// The app.
@@ -68,15 +72,33 @@ pub struct AccessToken {
     pub expires_in_seconds: i64,
 }
 
+/// Who a token acts for (RFC 9068, section 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The client itself: there is no resource owner in the client credentials grant.
+    App,
+    /// The resource owner: the merchant who consented.
+    Merchant,
+}
+
 /// What a token of `grant` for `scopes` says at `now`; `None` if the grant has ended, or ends before a
 /// second is over. A revoked grant is not for asking.
-pub fn claims(issuer: &Issuer, grant: &Grant, scopes: ScopeSet, now: Timestamp) -> Option<Claims> {
+pub fn claims(
+    issuer: &Issuer,
+    grant: &Grant,
+    subject: Subject,
+    scopes: ScopeSet,
+    now: Timestamp,
+) -> Option<Claims> {
     let iat = now.unix_seconds();
     let end = grant.expires_at.map_or(i64::MAX, Timestamp::unix_seconds);
     let exp = now.plus(LIFETIME).unix_seconds().min(end);
     (exp > iat).then(|| Claims {
         iss: issuer.as_str().to_owned(),
-        sub: grant.app_id,
+        sub: match subject {
+            Subject::App => grant.app_id.to_string(),
+            Subject::Merchant => grant.merchant_id.to_string(),
+        },
         aud: issuer.resource(grant.merchant_id),
         client_id: grant.app_id,
         iat,

@@ -51,12 +51,7 @@ pub(crate) static ICON: LazyLock<Asset> = LazyLock::new(|| {
 });
 
 impl Asset {
-    fn new(
-        name: &str,
-        extension: &str,
-        media_type: &'static str,
-        content: &'static str,
-    ) -> Self {
+    fn new(name: &str, extension: &str, media_type: &'static str, content: &'static str) -> Self {
         let hash: String = Sha256::digest(content.as_bytes())
             .iter()
             .take(8)
@@ -80,17 +75,14 @@ impl Asset {
                 header::CONTENT_TYPE,
                 HeaderValue::from_static(self.media_type),
             ),
-            (
-                header::CACHE_CONTROL,
-                HeaderValue::from_static(FOR_GOOD),
-            ),
+            (header::CACHE_CONTROL, HeaderValue::from_static(FOR_GOOD)),
         ];
         (headers, self.content).into_response()
     }
 }
 
 /// The files.
-pub(crate) fn router() -> Router {
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     [&STYLE, &PASSKEY, &ICON]
         .into_iter()
         .fold(Router::new(), |router, asset| {

@@ -436,6 +436,10 @@ mod tests {
             faults.of("redirect_uris").as_deref(),
             Some("This must be https.")
         );
-        assert!(summary(&faults).into_string().contains("The file is empty."));
+        assert!(
+            summary(&faults)
+                .into_string()
+                .contains("The file is empty.")
+        );
     }
 }

@@ -40,7 +40,12 @@ impl FormToken {
         let mut hash = Sha256::new();
         hash.update(DERIVATION);
         hash.update(cookie.as_bytes());
-        Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(
+            hash.finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 
     fn matches(&self, shown: &str) -> bool {
@@ -84,7 +89,8 @@ pub(crate) struct Form(Vec<(String, String)>);
 impl Form {
     /// The first value of `name`; empty if there is none.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.all(name).next().unwrap_or_default()
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
     }
 
     /// Every value of `name`.
@@ -97,7 +103,7 @@ impl Form {
 
     /// Whether a box of that name is ticked.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.all(name).next().is_some()
+        self.0.iter().any(|(key, _)| key == name)
     }
 }
 
@@ -152,10 +158,10 @@ async fn own_form(
         return Err(Failure::ForeignForm);
     }
     let (mut parts, body) = request.into_parts();
-    let is_form = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let is_form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
     if !is_form {
         return Err(Failure::ForeignForm);
     }

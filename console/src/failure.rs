@@ -141,11 +141,7 @@ impl Words {
     }
 
     pub(crate) fn forbidden(sentence: &str) -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            "This is not yours to do",
-            sentence,
-        )
+        Self::new(StatusCode::FORBIDDEN, "This is not yours to do", sentence)
     }
 
     fn of(error: &Error) -> Self {
@@ -162,7 +158,9 @@ impl Words {
             Error::Changed(noun) => Self::new(
                 StatusCode::CONFLICT,
                 "This has changed meanwhile",
-                format!("The {noun} has changed since the page was opened, so nothing was done. Go back, reload the page, and decide again."),
+                format!(
+                    "The {noun} has changed since the page was opened, so nothing was done. Go back, reload the page, and decide again."
+                ),
             ),
             Error::InvalidFields(errors) => Self {
                 sentences: errors

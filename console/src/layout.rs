@@ -199,11 +199,7 @@ fn bar(reader: &Reader) -> Markup {
 
 /// Where somebody begins: their first shop, their apps, the installation, or themselves.
 pub(crate) fn first_shop(reader: &Reader) -> String {
-    home(
-        &reader.memberships,
-        reader.is_developer,
-        reader.is_operator,
-    )
+    home(&reader.memberships, reader.is_developer, reader.is_operator)
 }
 
 /// The first page that somebody with these roles has a use for.
@@ -296,7 +292,10 @@ fn tab_link(href: &str, label: &str, is_current: bool) -> Markup {
 pub(crate) const fn role_words(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::Viewer => ("Viewer", "sees what is installed, and changes nothing"),
-        Role::Manager => ("Manager", "installs apps, and changes and ends their access"),
+        Role::Manager => (
+            "Manager",
+            "installs apps, and changes and ends their access",
+        ),
         Role::Owner => (
             "Owner",
             "does that too, decides who is staff, and reads the activity",

@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use auth::{
-    Issuer, account::Accounts, grant::installed::Grants,
+    Issuer, account::Accounts, authorization::Authorizations, grant::installed::Grants,
 };
 use axum::{Router, middleware};
 use kernel::{clock::Clock, db::Database};
@@ -34,7 +34,7 @@ pub struct Console {
     /// The people.
     pub accounts: Arc<Accounts>,
     /// What apps ask for.
-    //    pub authorizations: Authorizations,
+    pub authorizations: Authorizations,
     /// What merchants have given.
     pub grants: Grants,
     /// Who issues the tokens: the origin of these pages.

@@ -40,5 +40,7 @@ pub async fn problems_as_pages(
 }
 
 fn is_for_people(uri: &Uri) -> bool {
-    uri.path() == "/console" || uri.path().starts_with("/console/") || uri.path() == "/oauth/authorize"
+    uri.path() == "/console"
+        || uri.path().starts_with("/console/")
+        || uri.path() == "/oauth/authorize"
 }

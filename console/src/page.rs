@@ -6,6 +6,7 @@ pub(crate) mod failure;
 pub(crate) mod installed_app;
 pub(crate) mod installed_apps;
 pub(crate) mod invitation;
+pub(crate) mod merchants;
 pub(crate) mod people;
 pub(crate) mod profile;
 pub(crate) mod second_factor;
@@ -40,10 +41,11 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/console/", get(beginning))
         .route("/console/{*rest}", get(no_page).post(no_page))
         .merge(activity::routes())
-//        .merge(consent::routes())
+        .merge(consent::routes())
         .merge(installed_app::routes())
         .merge(installed_apps::routes())
         .merge(invitation::routes())
+        .merge(merchants::routes())
         .merge(people::routes())
         .merge(profile::routes())
         .merge(second_factor::routes())

@@ -17,10 +17,7 @@ pub(crate) struct Place {
 }
 
 /// The locations of a shop, by name. Those that share one are told apart by the shop's own ids.
-pub(crate) async fn places(
-    console: &Console,
-    merchant: MerchantId,
-) -> Result<Vec<Place>, Failure> {
+pub(crate) async fn places(console: &Console, merchant: MerchantId) -> Result<Vec<Place>, Failure> {
     let mut tx = console
         .database
         .enter(merchant)

@@ -14,6 +14,7 @@ mod admin;
 mod demo;
 mod describe;
 mod import;
+mod login;
 mod migrate;
 mod serve;
 
@@ -43,6 +44,20 @@ enum Command {
     /// Manages what merchants grant to apps.
     #[command(subcommand)]
     Grant(admin::Grant),
+    /// Manages the people who sign in.
+    #[command(subcommand)]
+    Person(admin::Person),
+    /// Manages the keys that sign access tokens.
+    #[command(subcommand)]
+    SigningKey(admin::SigningKey),
+    /// Shows the end of an audit log.
+    Audit(admin::Audit),
+    /// Lets this command line act for a merchant, as the merchant allows it in the browser.
+    Login(login::Login),
+    /// Gives logins back, and forgets them.
+    Logout(login::Logout),
+    /// Shows for whom this command line may do what, and until when.
+    Whoami(login::Whoami),
     /// Streams a catalog into a merchant's products.
     Import(import::Import),
     /// Shows all of it at work on this machine.
@@ -56,7 +71,10 @@ enum Command {
 }
 
 /// A command's failure: shown to the user, with its causes.
-pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type CommandResult = Result<(), Failure>;
+
+/// Why a command fails.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -88,6 +106,12 @@ async fn run(command: Command) -> CommandResult {
         Command::Merchant(command) => command.run().await,
         Command::App(command) => command.run().await,
         Command::Grant(command) => command.run().await,
+        Command::Person(command) => command.run().await,
+        Command::SigningKey(command) => command.run().await,
+        Command::Audit(command) => command.run().await,
+        Command::Login(login) => login.run().await,
+        Command::Logout(logout) => logout.run().await,
+        Command::Whoami(whoami) => whoami.run().await,
         Command::Import(import) => import.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Describe { what } => describe::run(what),

@@ -1,7 +1,8 @@
 //! A client of Stoa's API, as any merchant's app could have: it knows the contract types and nothing of the server's insides.
 //!
-//! Used by `stoa import` and `stoa demo`. Tokens are got by client credentials (RFC 6749, section 4.4) for one merchant (RFC 8707), from the token
-//! endpoint that the server's metadata names (RFC 8414), kept until they are near their end, and got anew when the server refuses them.
+//! Used by `stoa import` and `stoa demo`. Tokens come from one of two sources: client credentials (RFC 6749, section 4.4) for one merchant (RFC 8707), or
+//! a [`login`] that a person has made in the browser. Either way they are got from the token endpoint that the server's metadata names (RFC 8414), kept
+//! until they are near their end, and got anew when the server refuses them.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use url::Url;
 
 pub mod catalog_import;
 mod error;
+pub mod login;
+mod server;
 mod token;
 
 pub use error::{Error, ProblemDocument};
@@ -40,11 +43,27 @@ pub enum Resource {
     Merchant(MerchantId),
 }
 
-/// Where the server is, and who calls.
+/// Where the server is, and where tokens come from.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The server's public address: the issuer of its tokens.
     pub url: Url,
+    /// Where tokens come from.
+    pub source: Source,
+}
+
+/// Where tokens come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// An app's own credentials.
+    ClientCredentials(ClientCredentials),
+    /// A login that is kept in a file.
+    Login(login::Source),
+}
+
+/// Who calls, as an app for a merchant.
+#[derive(Debug, Clone)]
+pub struct ClientCredentials {
     /// The app's id.
     pub client_id: String,
     /// The app's secret.
@@ -74,17 +93,22 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// The HTTP client of every request.
+fn http() -> Result<reqwest::Client, Error> {
+    // Redirects would carry the credentials to wherever the answer says, and a proxy of the environment would see them.
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .user_agent(concat!("stoa/", env!("CARGO_PKG_VERSION")))
+        .build()?)
+}
+
 impl Client {
     /// A client that has not called the server yet.
     pub fn new(options: Options) -> Result<Self, Error> {
-        // Redirects would carry the credentials to wherever the answer says, and a proxy of the environment would see them.
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("stoa/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let http = http()?;
         let url = options.url.clone();
         Ok(Self {
             tokens: Tokens::new(http.clone(), options),

@@ -6,7 +6,10 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 use url::Url;
 
-use crate::private_postgres;
+use crate::{
+    client::login::{self, LoginFile},
+    private_postgres,
+};
 
 /// For how many days events are kept if nothing is said.
 pub const EVENT_RETENTION_DAYS: u16 = 30;
@@ -121,6 +124,53 @@ pub struct Delivery {
     /// For how many days events, endpoints' streams and attempts are kept; who wants to catch up later than that finds a gap.
     #[arg(long, env = "STOA_EVENT_RETENTION_DAYS", default_value_t = EVENT_RETENTION_DAYS, value_parser = clap::value_parser!(u16).range(7..=3650))]
     pub event_retention_days: u16,
+}
+
+/// Where logins are kept.
+#[derive(Debug, Clone, Args)]
+pub struct Credentials {
+    /// The file of the logins that `stoa login` makes. Default: `stoa/credentials.json` in `$XDG_CONFIG_HOME` or `~/.config`.
+    #[arg(long, env = "STOA_CREDENTIALS", value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The file.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the configuration reads the environment"
+    )]
+    pub fn file(&self) -> Result<LoginFile, login::Error> {
+        // A relative path in XDG_CONFIG_HOME is to be ignored, says its specification; an empty HOME is none.
+        let directory = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let path = match &self.credentials {
+            Some(path) => path.clone(),
+            None => directory("XDG_CONFIG_HOME")
+                .or_else(|| directory("HOME").map(|home| home.join(".config")))
+                .ok_or(login::Error::NoPlace)?
+                .join("stoa/credentials.json"),
+        };
+        Ok(LoginFile::new(path))
+    }
+}
+
+/// The program that opens an address in the person's browser; none where there is no screen.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the configuration reads the environment"
+)]
+pub fn browser_opener() -> Option<&'static str> {
+    if cfg!(target_os = "macos") {
+        return Some("open");
+    }
+    ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        .then_some("xdg-open")
 }
 
 /// How to log; for every command.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{CommandResult, say},
-    client::{Client, Options as ClientOptions, Resource},
+    client::{Client, ClientCredentials, Options as ClientOptions, Resource, Source},
     composition::{Foundation, Server},
     config::{Delivery, EVENT_RETENTION_DAYS, ProcessRole, Serve, Storage},
 };
@@ -132,10 +132,12 @@ async fn show(options: &Options, foundation: &Foundation, server: &Server) -> Co
     let resource = server.issuer().resource(merchant.id);
     let client = Client::new(ClientOptions {
         url: base_url.parse()?,
-        client_id: app.app.id.to_string(),
-        client_secret: oauth2::ClientSecret::new(client_secret.clone()),
-        resource: Resource::Url(resource.clone()),
-        scope: SCOPE.to_owned(),
+        source: Source::ClientCredentials(ClientCredentials {
+            client_id: app.app.id.to_string(),
+            client_secret: oauth2::ClientSecret::new(client_secret.clone()),
+            resource: Resource::Url(resource.clone()),
+            scope: SCOPE.to_owned(),
+        }),
     })?;
     let endpoint = story::tell(&client, options.catalog.as_deref()).await?;
     let addresses = Addresses {

@@ -44,6 +44,7 @@ pub(crate) use webhooks::is_event_type;
         (name = "Webhook endpoints", description = "Who is told of what, and the stream of each."),
         (name = "Dead letters", description = "Deliveries that were given up on, to be replayed."),
         (name = "Events", description = "The merchant's whole feed."),
+        (name = "Audit", description = "Who did what that matters for security, and from where."),
         (name = "OAuth", description = "Tokens, keys and metadata of the authorization server."),
         (name = "Service", description = "Health and descriptions of the service itself."),
     ),

@@ -20,6 +20,7 @@ use crate::edge::{
     fault::{Fault, FaultOfOperation},
 };
 
+mod audit_entries;
 mod catalog_imports;
 mod customers;
 mod events;
@@ -97,6 +98,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
         .merge(events::routes())
+        .merge(audit_entries::routes())
 }
 
 /// The routes under `/v1`, to be put behind authentication.

@@ -10,11 +10,14 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
+    actor::Actor,
     caller::Caller,
     clock::Timestamp,
     db::Error,
     id::{AppId, AuditEntryId, MerchantId, PersonId, RequestId},
     page::{Page, PageRequest},
+    problem::Problem,
+    scope::Scope,
 };
 
 mod store;
@@ -172,6 +175,18 @@ pub async fn record(
     entry: &NewEntry,
 ) -> Result<(), Error> {
     store::insert(tx, log, AuditEntryId::new(now), caller, now, entry).await
+}
+
+/// The log of the merchant that `actor` acts for, the newest entry first: for apps that act for the merchant as a whole. The transaction must have
+/// entered that merchant.
+pub async fn list_for(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    filter: &Filter,
+    page: &PageRequest<AuditKey>,
+) -> Result<Page<AuditEntry>, Problem> {
+    actor.access.require(Scope::MerchantAdmin)?;
+    Ok(list(tx, Log::Merchant(actor.merchant), filter, page).await?)
 }
 
 /// The entries of `log`, the newest first. The transaction must stand in it.

@@ -180,6 +180,8 @@ impl Database {
 }
 
 /// Enters `merchant` in a transaction that has begun, for the rest of it; it may have entered none, or another.
+///
+/// The statement is made of our own words and the hexadecimal digits of a typed id.
 pub async fn enter_merchant(tx: &mut PgConnection, merchant: MerchantId) -> Result<(), Error> {
     let merchant = merchant.uuid();
     tx.execute(AssertSqlSafe(format!("select stoa_enter('{merchant}')")))

@@ -12,6 +12,8 @@
     reason = "tests look behind the scenes with statements of their own"
 )]
 
+#[path = "kernel/audit.rs"]
+mod audit;
 #[path = "kernel/event.rs"]
 mod event;
 #[path = "kernel/grouped_calls.rs"]

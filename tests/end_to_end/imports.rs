@@ -24,7 +24,7 @@ use crate::STOA;
 /// Where imports are made.
 const PATH: &str = "/v1/catalog-imports";
 
-fn product(external_id: &str, description_length: usize) -> Value {
+pub(crate) fn product(external_id: &str, description_length: usize) -> Value {
     json!({
         "externalId": external_id,
         "title": format!("Product {external_id}"),
@@ -33,7 +33,7 @@ fn product(external_id: &str, description_length: usize) -> Value {
     })
 }
 
-fn lines_of(products: impl IntoIterator<Item = Value>) -> String {
+pub(crate) fn lines_of(products: impl IntoIterator<Item = Value>) -> String {
     products
         .into_iter()
         .fold(String::new(), |mut text, product| {
@@ -43,7 +43,7 @@ fn lines_of(products: impl IntoIterator<Item = Value>) -> String {
 }
 
 /// An import whose body is written while its results are read.
-struct Conversation {
+pub(crate) struct Conversation {
     lines: mpsc::Sender<Result<Bytes, std::io::Error>>,
     results: futures_util::stream::BoxStream<'static, Result<Bytes, reqwest::Error>>,
     replayed: bool,
@@ -51,7 +51,7 @@ struct Conversation {
 }
 
 impl Conversation {
-    async fn begin(client: &Client, key: &str) -> Self {
+    pub(crate) async fn begin(client: &Client, key: &str) -> Self {
         let (lines, body) = mpsc::channel(1);
         let request = client
             .request(Method::POST, PATH)
@@ -69,12 +69,17 @@ impl Conversation {
         }
     }
 
-    async fn send(&self, text: impl Into<Bytes>) {
+    pub(crate) async fn send(&self, text: impl Into<Bytes>) {
         self.lines.send(Ok(text.into())).await.unwrap();
     }
 
+    /// The same to somebody who may not be listening any more.
+    pub(crate) async fn try_send(&self, text: impl Into<Bytes>) {
+        let _ = self.lines.send(Ok(text.into())).await;
+    }
+
     /// The next result; none if the stream has ended or broken off.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();

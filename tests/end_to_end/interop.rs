@@ -37,22 +37,46 @@ async fn get_along(script: &str, method: &str) {
 
 /// A new app that proves itself by `method`, as the scripts are told of it.
 async fn client(stoa: &Stoa, clients: &TestClients, method: &str) -> Value {
-    if method == "none" {
-        let app = stoa.app_with(&["--public", "--redirect-uri", LOOPBACK_REDIRECT_URI]);
-        return json!({"id": app["clientId"], "method": method, "redirectUri": LOOPBACK_REDIRECT_URI});
+    match method {
+        "none" => {
+            let app = stoa.app_with(&["--public", "--redirect-uri", LOOPBACK_REDIRECT_URI]);
+            json!({"id": app["clientId"], "method": method, "redirectUri": LOOPBACK_REDIRECT_URI})
+        }
+        "private_key_jwt" => {
+            let pair = clients.run("interop/new_key.mjs", &Value::Null).await;
+            let pair: Value = serde_json::from_str(&pair).unwrap();
+            let id = app_with_key(stoa, &pair["public"]).await;
+            json!({"id": id, "method": method, "redirectUri": WEB_REDIRECT_URI, "key": pair["private"]})
+        }
+        _ => {
+            let app = stoa.app_with(&["--redirect-uri", WEB_REDIRECT_URI]);
+            let (id, secret) = (&app["clientId"], &app["clientSecret"]);
+            json!({"id": id, "method": method, "redirectUri": WEB_REDIRECT_URI, "secret": secret})
+        }
     }
-    let app = stoa.app_with(&["--redirect-uri", WEB_REDIRECT_URI]);
-    let mut client =
-        json!({"id": app["clientId"], "method": method, "redirectUri": WEB_REDIRECT_URI});
-    if method == "private_key_jwt" {
-        let pair = clients.run("interop/new_key.mjs", &Value::Null).await;
-        let pair: Value = serde_json::from_str(&pair).unwrap();
-        stoa.add_app_key(app["clientId"].as_str().unwrap(), &pair["public"]);
-        client["key"] = pair["private"].clone();
-    } else {
-        client["secret"] = app["clientSecret"].clone();
-    }
-    client
+}
+
+/// A new app that a developer makes on the pages, with this public key. Gives its id.
+async fn app_with_key(stoa: &Stoa, jwk: &Value) -> String {
+    let developer = stoa.person_with(&["--developer"]);
+    let browser = developer.browser(&stoa.base_url()).await;
+    let page = browser.open("/console/developer/apps/new").await;
+    let form = page
+        .expect(200)
+        .form("redirect_uris")
+        .choose("kind", "confidential")
+        .fill("name", "Parcel Desk")
+        .fill("redirect_uris", WEB_REDIRECT_URI)
+        .tick("scopes_all");
+    let made = browser.submit(&form).await.expect(200).text();
+    let id = made.split(' ').find(|word| word.starts_with("app_"));
+    let id = id.unwrap_or_else(|| panic!("no client id: {made}"));
+    let page = browser.open(&format!("/console/developer/apps/{id}")).await;
+    let form = page.expect(200).form("jwk").fill("jwk", &jwk.to_string());
+    let page = browser.submit(&form).await.expect(200);
+    let kid = jwk["kid"].as_str().unwrap();
+    assert!(page.text().contains(kid), "{page}");
+    id.to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

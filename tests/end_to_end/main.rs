@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod administration;
 mod architecture;
 mod crashes;
 mod demo;
@@ -16,9 +17,12 @@ mod erp;
 mod errors;
 mod exactly_once;
 mod flash_sale;
+mod grants;
 mod imports;
+mod interop;
 mod matrix;
 mod operation;
+mod pages;
 mod real_data;
 mod webhooks;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::Query, http::StatusCode, routing::get};
 use reqwest::Url;
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Somebody with a password.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Person {
     /// Their id.
     pub id: String,

@@ -1,6 +1,7 @@
 //! The real binary, in a process of its own.
 
 use std::{
+    io::Write,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -14,7 +15,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::{Client, Credentials, wait_for};
+use crate::{Client, Credentials, Person, wait_for};
 
 /// The server that tests share while any of them runs.
 static SHARED: tokio::sync::Mutex<Weak<Stoa>> = tokio::sync::Mutex::const_new(Weak::new());
@@ -225,19 +226,36 @@ impl Stoa {
 
     /// Runs a command of the binary on the same data, and gives the JSON that it prints.
     pub fn command(&self, arguments: &[&str]) -> Value {
-        let output = self.run(arguments);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "stoa {arguments:?}: {}: {complaint}",
-            output.status
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
+        json_of(arguments, &self.run(arguments))
+    }
+
+    /// The same with something on its standard input.
+    pub fn command_with(&self, input: &str, arguments: &[&str]) -> Value {
+        json_of(arguments, &self.run_with(input, arguments))
     }
 
     /// Runs a command of the binary on the same data to its end, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.binary)
+        self.on_the_same_data(arguments).output().unwrap()
+    }
+
+    /// The same with something on its standard input.
+    pub fn run_with(&self, input: &str, arguments: &[&str]) -> Output {
+        let mut child = self
+            .on_the_same_data(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that does not read is refused for another reason, which its exit code tells.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    fn on_the_same_data(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
             .args(arguments)
             .arg("--data-dir")
             .arg(&self.data_dir)
@@ -247,9 +265,8 @@ impl Stoa {
                     .iter()
                     .flat_map(|url| ["--database-url", url]),
             )
-            .args(["--log", "warn"])
-            .output()
-            .unwrap()
+            .args(["--log", "warn"]);
+        command
     }
 
     /// A new merchant.
@@ -258,6 +275,38 @@ impl Stoa {
             .as_str()
             .unwrap()
             .to_owned()
+    }
+
+    /// A new person who is `role` at `merchant`.
+    pub fn person(&self, merchant: &str, role: &str) -> Person {
+        self.person_with(&["--merchant", merchant, "--role", role])
+    }
+
+    /// A new person; `arguments` are further ones of `stoa person create`.
+    pub fn person_with(&self, arguments: &[&str]) -> Person {
+        let login = format!("kim-{}", uuid::Uuid::now_v7().simple());
+        let password = format!("{}-ferry", uuid::Uuid::now_v7().simple());
+        let mut create = vec!["person", "create", "--login", &login];
+        create.extend(["--name", "Kim Aarden", "--json"]);
+        create.extend(arguments);
+        let person = self.command_with(&password, &create);
+        Person {
+            id: person["id"].as_str().unwrap().to_owned(),
+            login,
+            password,
+        }
+    }
+
+    /// A new app; `arguments` are further ones of `stoa app create`.
+    pub fn app_with(&self, arguments: &[&str]) -> Value {
+        self.app_named("Parcel Desk", arguments)
+    }
+
+    /// The same by this name.
+    pub fn app_named(&self, name: &str, arguments: &[&str]) -> Value {
+        let mut create = vec!["app", "create", "--name", name, "--json"];
+        create.extend(arguments);
+        self.command(&create)
     }
 
     /// A new app.
@@ -402,6 +451,17 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
         .args(options.role.iter().flat_map(|role| ["--role", role]))
         .stdout(Stdio::null());
     command.spawn().unwrap()
+}
+
+/// The JSON that a command has printed.
+fn json_of(arguments: &[&str], output: &Output) -> Value {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "stoa {arguments:?}: {}: {complaint}",
+        output.status
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A port that was free a moment ago.

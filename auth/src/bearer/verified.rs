@@ -56,7 +56,7 @@ mod tests {
         let app = AppId::from_uuid(Uuid::nil());
         let claims = Claims {
             iss: String::new(),
-            sub: app,
+            sub: app.to_string(),
             aud: String::new(),
             client_id: app,
             iat: 0,

@@ -3,6 +3,7 @@
 use kernel::{
     clock::Timestamp,
     id::AppId,
+    page::{Page, PageRequest},
     scope::ScopeSet,
     validation::{self, Faults, Validate},
     version::Version,
@@ -13,7 +14,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::{
-    app_secret,
+    app_secret::{self, AppSecret, Overlap},
     redirect_uri::{self, REDIRECT_URIS_MAX},
     secret::Secret,
     store,
@@ -234,6 +235,30 @@ pub async fn create(
 /// The app `id`.
 pub async fn get(tx: &mut PgConnection, id: AppId) -> Result<App, Error> {
     store::select(tx, id).await?.ok_or_else(|| not_found(id))
+}
+
+/// Where a page of the apps ends: they are listed in the order in which they were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppKey(AppId);
+
+/// Every app of the installation: for the command line.
+pub async fn list(tx: &mut PgConnection, page: &PageRequest<AppKey>) -> Result<Page<App>, Error> {
+    let after = page.after.as_ref().map(|AppKey(id)| *id);
+    let rows = store::select_page(tx, after, page.fetch_count()).await?;
+    Ok(Page::from_rows(rows, page, |last| AppKey(last.id)))
+}
+
+/// Makes a secret for the app `id`, for the command line. The others end after `overlap`, or when they would have anyway.
+pub async fn rotate_secret(
+    tx: &mut PgConnection,
+    id: AppId,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(AppSecret, Secret), Error> {
+    let app = store::select_for_update(tx, id)
+        .await?
+        .ok_or_else(|| not_found(id))?;
+    app_secret::rotate(tx, &app, overlap, now).await
 }
 
 /// There is no such app, or none that whoever asks may see.

@@ -12,7 +12,11 @@ use kernel::{
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::{secret::Secret, sha256, store};
+use super::{
+    app::{App, ClientKind},
+    secret::Secret,
+    sha256, store,
+};
 use crate::Error;
 
 /// Living secrets of one app: one in use, one to take its place, and some for whoever forgets to take the old ones back.
@@ -81,6 +85,62 @@ pub(super) async fn add(
     store::insert_secret(tx, app, &secret, &sha256(text.expose())).await?;
     store::update_superseded_secret(tx, app).await?;
     Ok((secret, text))
+}
+
+/// The secrets that are good at `now`, the newest first.
+pub(super) async fn living(
+    tx: &mut PgConnection,
+    app: AppId,
+    now: Timestamp,
+) -> Result<Vec<AppSecret>, Error> {
+    Ok(store::select_living_secrets(tx, app, now).await?)
+}
+
+/// Has every secret end after `overlap`, unless it ends sooner. The app's row is locked, and [`add`] follows: until then older binaries take
+/// one that ends for one that does not.
+pub(super) async fn end_all(
+    tx: &mut PgConnection,
+    app: AppId,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(), Error> {
+    store::insert_superseded_secret(tx, app).await?;
+    store::end_secrets(tx, app, now.plus(overlap.duration())).await?;
+    Ok(store::delete_ended_secrets(tx, app, now).await?)
+}
+
+/// Makes a secret for `app`, whose row is locked. The others end after `overlap`, or when they would have anyway.
+pub(super) async fn rotate(
+    tx: &mut PgConnection,
+    app: &App,
+    overlap: Overlap,
+    now: Timestamp,
+) -> Result<(AppSecret, Secret), Error> {
+    if app.kind == ClientKind::Public {
+        return Err(Error::Forbidden("A public client has no secrets."));
+    }
+    end_all(tx, app.id, overlap, now).await?;
+    if living(tx, app.id, now).await?.len() >= SECRETS_MAX {
+        return Err(Error::Forbidden(
+            "An app has at most 5 secrets: take one back first, or end the others now.",
+        ));
+    }
+    add(tx, app.id, now).await
+}
+
+/// Takes a living secret back; false if there is none of that id. The app's row is locked.
+pub(super) async fn revoke(
+    tx: &mut PgConnection,
+    app: AppId,
+    secret: AppSecretId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    store::insert_superseded_secret(tx, app).await?;
+    store::delete_ended_secrets(tx, app, now).await?;
+    let is_revoked = store::delete_secret(tx, app, secret).await?;
+    // Where that was the last row, this leaves nothing to fall back on.
+    store::update_superseded_secret(tx, app).await?;
+    Ok(is_revoked)
 }
 
 fn hint(text: &str) -> String {

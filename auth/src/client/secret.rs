@@ -3,6 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// A secret text. Neither `Debug` nor `Display` shows it; only [`expose`](Self::expose) does.
@@ -15,9 +16,19 @@ const CLIENT_SECRET_PREFIX: &str = "stoa_secret_";
 impl Secret {
     /// A new client secret: the prefix and 256 random bits in base64url.
     pub fn generate_for_client() -> Self {
+        Self::generate(CLIENT_SECRET_PREFIX)
+    }
+
+    /// `prefix` and 256 random bits in base64url.
+    pub(crate) fn generate(prefix: &str) -> Self {
         let random = Zeroizing::new(rand::random::<[u8; 32]>());
         let encoded = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_slice()));
-        Self::new(format!("{CLIENT_SECRET_PREFIX}{}", encoded.as_str()))
+        Self::new(format!("{prefix}{}", encoded.as_str()))
+    }
+
+    /// What is kept of a secret. Its 256 random bits leave nothing to guess, so there is nothing to salt or to slow down.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
     }
 
     /// Keeps `text` from being printed.

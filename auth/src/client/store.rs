@@ -18,16 +18,16 @@ use super::{
 /// Expired assertions that one new one clears away; two would do.
 const EXPIRED_ASSERTIONS_DELETED_MAX: i64 = 20;
 
-struct Row {
-    id: AppId,
-    name: String,
-    kind: ClientKind,
-    redirect_uris: Vec<String>,
-    scopes: Option<Vec<String>>,
-    required_scopes: Vec<String>,
-    homepage_url: Option<String>,
-    version: Version,
-    created_at: Timestamp,
+pub(super) struct Row {
+    pub(super) id: AppId,
+    pub(super) name: String,
+    pub(super) kind: ClientKind,
+    pub(super) redirect_uris: Vec<String>,
+    pub(super) scopes: Option<Vec<String>>,
+    pub(super) required_scopes: Vec<String>,
+    pub(super) homepage_url: Option<String>,
+    pub(super) version: Version,
+    pub(super) created_at: Timestamp,
 }
 
 impl From<Row> for App {
@@ -47,7 +47,7 @@ impl From<Row> for App {
 }
 
 /// A newer binary beside this one may know more scopes: what this one does not know, it does not let an app ask for.
-fn known_scopes(names: &[String]) -> ScopeSet {
+pub(super) fn known_scopes(names: &[String]) -> ScopeSet {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
@@ -92,6 +92,61 @@ pub(super) async fn select(tx: &mut PgConnection, id: AppId) -> Result<Option<Ap
     .fetch_optional(tx)
     .await?;
     Ok(row.map(App::from))
+}
+
+pub(super) async fn select_for_update(
+    tx: &mut PgConnection,
+    id: AppId,
+) -> Result<Option<App>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: AppId",
+            name,
+            kind as "kind: ClientKind",
+            redirect_uris,
+            scopes,
+            required_scopes,
+            homepage_url,
+            version as "version: Version",
+            created_at as "created_at: Timestamp"
+        from apps
+        where id = $1
+        for update"#,
+        id as AppId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(App::from))
+}
+
+pub(super) async fn select_page(
+    tx: &mut PgConnection,
+    after: Option<AppId>,
+    limit: i64,
+) -> Result<Vec<App>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select
+            id as "id: AppId",
+            name,
+            kind as "kind: ClientKind",
+            redirect_uris,
+            scopes,
+            required_scopes,
+            homepage_url,
+            version as "version: Version",
+            created_at as "created_at: Timestamp"
+        from apps
+        where $1::uuid is null or id > $1
+        order by id
+        limit $2"#,
+        after as Option<AppId>,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(App::from).collect())
 }
 
 /// The app and the hashes of the secrets that it may show at `now`. One statement, whether there is such an app or not.
@@ -168,6 +223,113 @@ pub(super) async fn insert_secret(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Gives an app that such a binary made, which has no row here, the row that the migration would have given it.
+pub(super) async fn insert_superseded_secret(
+    tx: &mut PgConnection,
+    app: AppId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into app_secrets (app_id, id, secret_sha256, hint, created_at)
+        select id, id, secret_sha256, '', created_at
+        from apps
+        where id = $1
+            and secret_sha256 is not null
+            and not exists (select from app_secrets where app_id = $1)",
+        app as AppId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The secrets of `app` that are good at `now`, the newest first; also the one of an app that has no row here.
+pub(super) async fn select_living_secrets(
+    tx: &mut PgConnection,
+    app: AppId,
+    now: Timestamp,
+) -> Result<Vec<AppSecret>, Error> {
+    let secrets = sqlx::query_as!(
+        AppSecret,
+        r#"select
+            id as "id!: AppSecretId",
+            hint as "hint!",
+            created_at as "created_at!: Timestamp",
+            expires_at as "expires_at: Timestamp"
+        from (
+            select id, hint, created_at, expires_at
+            from app_secrets
+            where app_id = $1
+                and (expires_at is null or expires_at > $2)
+            union all
+            select id, '', created_at, null
+            from apps
+            where id = $1
+                and secret_sha256 is not null
+                and not exists (select from app_secrets where app_id = $1)
+        ) as living
+        order by created_at desc, id desc"#,
+        app as AppId,
+        now as Timestamp,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(secrets)
+}
+
+/// No secret of `app` is good after `end`.
+pub(super) async fn end_secrets(
+    tx: &mut PgConnection,
+    app: AppId,
+    end: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update app_secrets
+        set expires_at = $2
+        where app_id = $1
+            and (expires_at is null or expires_at > $2)",
+        app as AppId,
+        end as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn delete_ended_secrets(
+    tx: &mut PgConnection,
+    app: AppId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from app_secrets
+        where app_id = $1
+            and expires_at <= $2",
+        app as AppId,
+        now as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// False if the app has no such secret.
+pub(super) async fn delete_secret(
+    tx: &mut PgConnection,
+    app: AppId,
+    secret: AppSecretId,
+) -> Result<bool, Error> {
+    let deleted = sqlx::query!(
+        "delete from app_secrets
+        where app_id = $1
+            and id = $2",
+        app as AppId,
+        secret as AppSecretId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(deleted.rows_affected() == 1)
 }
 
 /// What binaries from before `app_secrets` take for the app's secret: the newest one that does not end, or none.

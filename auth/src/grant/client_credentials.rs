@@ -3,11 +3,11 @@
 use kernel::{clock::Timestamp, scope::ScopeSet};
 use sqlx::PgConnection;
 
-use super::store;
+use super::{Issued, store};
 use crate::{
     Issuer,
-    client::{Client, Credentials, app::ClientKind},
-    token::{self, Claims, refusal::Refusal},
+    client::{Client, app::ClientKind},
+    token::{self, Subject, refusal::Refusal},
 };
 
 /// The name of this grant in `grant_type`.
@@ -16,8 +16,6 @@ pub const GRANT_TYPE: &str = "client_credentials";
 /// What is asked for.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Who asks.
-    pub credentials: Credentials,
     /// The merchant that the token is for: `{issuer}/merchants/{merchantId}`.
     pub resource: Option<String>,
     /// The scopes that are wanted, if less than all that is granted.
@@ -31,7 +29,7 @@ pub async fn decide(
     client: &Client,
     request: &TokenRequest,
     now: Timestamp,
-) -> Result<Claims, Refusal> {
+) -> Result<Issued, Refusal> {
     // Only confidential clients may (RFC 6749, section 4.4).
     if client.app.kind != ClientKind::Confidential {
         return Err(Refusal::UnauthorizedClient);
@@ -55,5 +53,13 @@ pub async fn decide(
     if scopes.is_empty() {
         return Err(Refusal::InvalidScope);
     }
-    token::claims(issuer, &grant, scopes, now).ok_or(Refusal::InvalidTarget)
+    let claims =
+        token::claims(issuer, &grant, Subject::App, scopes, now).ok_or(Refusal::InvalidTarget)?;
+    Ok(Issued {
+        claims,
+        merchant,
+        grant_expires_at: grant.expires_at,
+        // There is nothing to refresh: the client can ask again (section 4.4.3).
+        refresh_token: None,
+    })
 }

@@ -13,9 +13,11 @@ use kernel::{
     problem::FieldError,
     scope::{Scope, ScopeSet},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
-use super::{Grant, GrantInput, Term, narrows, not_found};
+use super::{Grant, GrantInput, Term, narrows, not_found, scope_names};
 use crate::{Error, account::Session};
 
 mod store;
@@ -27,7 +29,8 @@ const INSTALLED_MAX: i64 = 500;
 pub const SHOWN_AFTER_END: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
 /// An app that a merchant has installed, or had until lately.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InstalledApp {
     /// What it is granted.
     pub grant: Grant,
@@ -38,11 +41,13 @@ pub struct InstalledApp {
     /// Who consented last; `None`: the command line.
     pub consented_by: Option<String>,
     /// Scopes that the app can't do without: not to be taken out, but for ending the grant.
+    #[serde(with = "scope_names")]
     pub required_scopes: ScopeSet,
 }
 
 /// What a merchant wants to know of an app.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AppSummary {
     /// The app.
     pub id: AppId,
@@ -91,10 +96,8 @@ impl Grants {
         merchant: MerchantId,
     ) -> Result<Vec<InstalledApp>, Error> {
         session.role_at(merchant)?;
-        let now = self.clock.now();
         let mut tx = self.database.enter(merchant).await?;
-        let since = now.minus(SHOWN_AFTER_END);
-        Ok(store::select_installed(&mut tx, merchant, None, since, now, INSTALLED_MAX).await?)
+        list(&mut tx, merchant, self.clock.now()).await
     }
 
     /// The app of one grant of `merchant`, however long ago it ended. For any of its staff.
@@ -106,11 +109,7 @@ impl Grants {
     ) -> Result<InstalledApp, Error> {
         session.role_at(merchant)?;
         let mut tx = self.database.enter(merchant).await?;
-        let always = Timestamp::from_unix_millis(0);
-        store::select_installed(&mut tx, merchant, Some(id), always, self.clock.now(), 1)
-            .await?
-            .pop()
-            .ok_or_else(|| not_found(id))
+        get(&mut tx, merchant, id, self.clock.now()).await
     }
 
     /// Changes the grant `id` from its version `version` on, for whoever decides grants. [`Error::Changed`] if it has changed since it was seen,
@@ -186,6 +185,30 @@ impl Grants {
     }
 }
 
+/// What [`Grants::installed`] shows, for who needs no session: the command line.
+pub async fn list(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    now: Timestamp,
+) -> Result<Vec<InstalledApp>, Error> {
+    let since = now.minus(SHOWN_AFTER_END);
+    Ok(store::select_installed(tx, merchant, None, since, now, INSTALLED_MAX).await?)
+}
+
+/// What [`Grants::installed_app`] shows, for who needs no session.
+pub async fn get(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    now: Timestamp,
+) -> Result<InstalledApp, Error> {
+    let always = Timestamp::from_unix_millis(0);
+    store::select_installed(tx, merchant, Some(id), always, now, 1)
+        .await?
+        .pop()
+        .ok_or_else(|| not_found(id))
+}
+
 fn require_decider(session: &Session, merchant: MerchantId) -> Result<(), Error> {
     if session.role_at(merchant)?.decides_grants() {
         Ok(())
@@ -253,7 +276,7 @@ fn decide(
 }
 
 /// The terms of a grant as an entry of the audit log shows them.
-pub(crate) fn terms(terms: &GrantInput) -> Value {
+pub fn terms(terms: &GrantInput) -> Value {
     json!({
         "scopes": terms.scopes.names(),
         "locations": terms.locations,

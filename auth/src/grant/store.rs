@@ -8,7 +8,7 @@
 use kernel::{
     clock::Timestamp,
     db::{Database, Error},
-    id::{AppId, GrantId, LocationId, MerchantId},
+    id::{AppId, GrantId, LocationId, MerchantId, PersonId},
     scope::ScopeSet,
 };
 use sqlx::PgConnection;
@@ -102,6 +102,26 @@ pub(super) async fn update(tx: &mut PgConnection, grant: &Grant) -> Result<(), E
         grant.epoch,
         grant.version,
         grant.changed_at as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_consented_by(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: GrantId,
+    person: PersonId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update grants
+        set consented_by = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as GrantId,
+        person as PersonId,
     )
     .execute(tx)
     .await?;

@@ -80,7 +80,8 @@ impl Form {
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+/// Whether the body says that it is a form.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

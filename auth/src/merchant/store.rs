@@ -38,3 +38,23 @@ pub(super) async fn select(
     .await?;
     Ok(merchant)
 }
+
+pub(super) async fn select_page(
+    tx: &mut PgConnection,
+    after: Option<MerchantId>,
+    limit: i64,
+) -> Result<Vec<Merchant>, Error> {
+    let merchants = sqlx::query_as!(
+        Merchant,
+        r#"select id as "id: MerchantId", name, created_at as "created_at: Timestamp"
+        from merchants
+        where $1::uuid is null or id > $1
+        order by id
+        limit $2"#,
+        after as Option<MerchantId>,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(merchants)
+}

@@ -389,11 +389,52 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
         metadata.json["token_endpoint"],
         format!("{ISSUER}/oauth/token")
     );
-    assert_eq!(
-        metadata.json["grant_types_supported"],
-        serde_json::json!(["client_credentials"])
-    );
-    assert!(metadata.json.get("authorization_endpoint").is_none());
+    for (name, expected) in [
+        (
+            "grant_types_supported",
+            serde_json::json!(["authorization_code", "refresh_token", "client_credentials"]),
+        ),
+        ("response_types_supported", serde_json::json!(["code"])),
+        ("response_modes_supported", serde_json::json!(["query"])),
+        (
+            "code_challenge_methods_supported",
+            serde_json::json!(["S256"]),
+        ),
+        (
+            "authorization_response_iss_parameter_supported",
+            serde_json::json!(true),
+        ),
+        // Each of them is asked for in clients.rs and assertions.rs.
+        (
+            "token_endpoint_auth_methods_supported",
+            serde_json::json!([
+                "client_secret_basic",
+                "client_secret_post",
+                "private_key_jwt",
+                "none"
+            ]),
+        ),
+        (
+            "token_endpoint_auth_signing_alg_values_supported",
+            serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"]),
+        ),
+    ] {
+        assert_eq!(metadata.json[name], expected, "{name}");
+    }
+    // What is offered is there: an endpoint answers, if only to say what is missing.
+    for name in [
+        "authorization_endpoint",
+        "token_endpoint",
+        "introspection_endpoint",
+        "revocation_endpoint",
+    ] {
+        let path = metadata.json[name].as_str().unwrap();
+        let path = path.strip_prefix(ISSUER).unwrap();
+        let answer = process.post_to(path, &[], "").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    let asking = &metadata.json["introspection_endpoint_auth_methods_supported"];
+    assert!(!asking.as_array().unwrap().contains(&"none".into()));
     let path = metadata.json["jwks_uri"]
         .as_str()
         .unwrap()
@@ -477,12 +518,17 @@ fn the_description_has_every_endpoint_with_its_errors_and_an_example() {
         [
             "/.well-known/jwks.json",
             "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/oauth-protected-resource/merchants/{merchantId}",
+            "/oauth/authorize",
+            "/oauth/introspect",
+            "/oauth/revoke",
             "/oauth/token"
         ]
     );
     let token = &document["paths"]["/oauth/token"]["post"];
     let statuses: Vec<_> = token["responses"].as_object().unwrap().keys().collect();
-    assert_eq!(statuses, ["200", "400", "401", "500", "503"]);
+    assert_eq!(statuses, ["200", "400", "401", "429", "500", "503"]);
     assert_eq!(
         token["security"],
         serde_json::json!([{ auth::http::CLIENT_SECRET_BASIC: [] }, {}])
@@ -493,6 +539,10 @@ fn the_description_has_every_endpoint_with_its_errors_and_an_example() {
         "TokenError",
         "Metadata",
         "JwkSet",
+        "AuthorizationForm",
+        "OneTokenForm",
+        "Introspection",
+        "ProtectedResource",
     ] {
         let described = &document["components"]["schemas"][schema];
         assert!(

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use auth::{
     Bearer, Error, GrantView, Issuer, SigningKeys,
     account::{Membership, Person, Role, Session, session::Factor},
-    client::app::{self, AppInput, NewApp},
+    client::{
+        app::{self, AppInput, NewApp},
+        developer::Developers,
+        token_error::TokenErrors,
+    },
     grant::{self, Grant, GrantInput, Grants, LastUse},
     http, merchant,
 };
@@ -18,6 +22,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use kernel::{
     actor::Actor,
+    caller::Caller,
     clock::Clock,
     db::Database,
     event::Announcer,
@@ -25,6 +30,7 @@ use kernel::{
     keyring::Keyring,
     test_database::{self, TestDatabase},
 };
+use sqlx::{AssertSqlSafe, Executor};
 use tower::ServiceExt;
 
 pub(crate) const ISSUER: &str = "https://stoa.example";
@@ -44,6 +50,9 @@ pub(crate) struct Process {
     pub(crate) bearer: Bearer,
     pub(crate) last_use: Arc<LastUse>,
     pub(crate) router: Router,
+    pub(crate) errors: TokenErrors,
+    /// Who asks, where nothing else is said.
+    caller: Caller,
     clock: Clock,
 }
 
@@ -88,6 +97,7 @@ impl Installation {
             Arc::clone(&view),
             self.clock.clone(),
         );
+        let errors = TokenErrors::new(database.clone());
         let last_use = Arc::new(LastUse::new(database.clone(), self.clock.clone()));
         let bearer = bearer.noting(Arc::clone(&last_use));
         let state = http::State {
@@ -95,6 +105,8 @@ impl Installation {
             keys: Arc::clone(&keys),
             database: database.clone(),
             clock: self.clock.clone(),
+            limiter: Arc::default(),
+            errors: errors.clone(),
         };
         let router = http::router(state);
         Process {
@@ -104,8 +116,19 @@ impl Installation {
             bearer,
             last_use,
             router,
+            errors,
+            caller: self.caller(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// From where somebody of a merchant's staff decides.
+    pub(crate) fn decider(&self) -> Caller {
+        Caller::new(
+            RequestId::new(self.clock.now()),
+            Some("192.0.2.7".parse().unwrap()),
+            Some("tests"),
+        )
     }
 
     pub(crate) async fn merchant(&self) -> MerchantId {
@@ -167,6 +190,36 @@ impl Installation {
             factors: vec![Factor::Password],
             created_at: now,
         }
+    }
+
+    /// A developer who has just signed in, and whose row is there.
+    pub(crate) async fn developer(&self) -> Session {
+        let mut session = self.session(MerchantId::new(self.clock.now()), Role::Viewer);
+        session.memberships.clear();
+        session.person.is_developer = true;
+        let id = session.person.id.uuid();
+        let insert = format!(
+            "insert into persons (id, login, name, is_operator, is_developer, version, created_at)
+            values ('{id}', '{id}', 'Ada', false, true, 1, now())"
+        );
+        let mut owner = self.database.owner().await.unwrap();
+        owner.execute(AssertSqlSafe(insert)).await.unwrap();
+        session
+    }
+
+    pub(crate) fn developers(&self) -> Developers {
+        Developers::new(self.database.api(), self.clock.clone())
+    }
+
+    /// A request from `address`.
+    pub(crate) fn caller_from(&self, address: &str) -> Caller {
+        let request = RequestId::new(self.clock.now());
+        Caller::new(request, Some(address.parse().unwrap()), Some("test"))
+    }
+
+    /// A request from somewhere.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller_from("192.0.2.7")
     }
 
     /// The same, but signed in this morning.
@@ -235,8 +288,38 @@ impl Process {
         headers: &[(header::HeaderName, String)],
         form: &str,
     ) -> Answer {
-        let mut request = Request::post("/oauth/token")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.post_to("/oauth/token", headers, form).await
+    }
+
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        self.post_to_as(&self.caller, path, headers, form).await
+    }
+
+    /// To the token endpoint from an address.
+    pub(crate) async fn post_as(
+        &self,
+        caller: &Caller,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        self.post_to_as(caller, "/oauth/token", headers, form).await
+    }
+
+    pub(crate) async fn post_to_as(
+        &self,
+        caller: &Caller,
+        path: &str,
+        headers: &[(header::HeaderName, String)],
+        form: &str,
+    ) -> Answer {
+        let mut request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .extension(caller.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -249,7 +332,10 @@ impl Process {
             .await
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        if request.extensions().get::<Caller>().is_none() {
+            request.extensions_mut().insert(self.caller.clone());
+        }
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -12,8 +12,7 @@ use auth::{
 };
 use kernel::{
     audit::{self, AuditEntry, Filter, Log},
-    caller::Caller,
-    id::{GrantId, LocationId, MerchantId, RequestId},
+    id::{GrantId, LocationId, MerchantId},
     page::PageRequest,
     scope::{Scope, ScopeSet},
 };
@@ -547,11 +546,4 @@ async fn the_last_use_is_written_by_the_hour_and_never_goes_back() {
         last_used().await.unwrap().since(later),
         Duration::from_hours(1)
     );
-}
-
-impl Installation {
-    fn caller(&self) -> Caller {
-        let request = RequestId::new(self.clock.now());
-        Caller::new(request, Some("192.0.2.7".parse().unwrap()), Some("test"))
-    }
 }

@@ -7,15 +7,24 @@
     reason = "a test fails by panicking"
 )]
 
+mod assertions;
+mod authorization;
+mod clients;
+mod codes;
+mod developers;
 mod endpoint;
 mod expiring;
 mod fixture;
+mod flow;
 mod grants;
 mod house;
 mod installed;
+mod introspection;
 mod keys;
 mod passkeys;
 mod people;
+mod refresh;
+mod revocation;
 mod second_factor;
 mod sessions;
 mod staff;

@@ -161,6 +161,68 @@ async fn a_grant_that_ends_is_refused_when_its_end_comes() {
 }
 
 #[tokio::test]
+async fn a_token_ends_with_its_grant_whatever_the_view_knows() {
+    let installation = Installation::new().await;
+    let (reread, never_read) = (installation.process().await, installation.process().await);
+    let end = installation.clock.now().plus(Duration::from_mins(2));
+    let mut ending = terms("orders:read");
+    ending.expires_at = Some(end);
+    let install = installation.install(ending).await;
+    let token = reread.token(&install).await;
+    let almost = end
+        .since(installation.clock.now())
+        .saturating_sub(Duration::from_secs(2));
+    installation.clock.advance(almost);
+    reread.view.reread().await.unwrap();
+    for process in [&reread, &never_read] {
+        assert_eq!(fault(process, &token).await, None);
+    }
+    installation.clock.advance(Duration::from_secs(2));
+    reread.view.reread().await.unwrap();
+    for process in [&reread, &never_read] {
+        assert_eq!(fault(process, &token).await, Some(TokenFault::Expired));
+    }
+    // Extended too late: the grant lives on, the token does not.
+    let mut longer = terms("orders:read");
+    longer.expires_at = Some(end.plus(Duration::from_hours(1)));
+    installation
+        .consent(install.merchant, install.app.app.id, longer)
+        .await
+        .unwrap();
+    reread.view.reread().await.unwrap();
+    assert_eq!(fault(&reread, &token).await, Some(TokenFault::Expired));
+    assert_eq!(
+        fault(&reread, &never_read.token(&install).await).await,
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_grant_that_is_shortened_is_felt_before_its_new_end() {
+    let installation = Installation::new().await;
+    let process = installation.process().await;
+    let install = installation.install(terms("orders:read")).await;
+    let token = process.token(&install).await;
+    process.view.reread().await.unwrap();
+    let mut shorter = terms("orders:read");
+    shorter.expires_at = Some(installation.clock.now().plus(Duration::from_mins(1)));
+    installation
+        .consent(install.merchant, install.app.app.id, shorter)
+        .await
+        .unwrap();
+    process.view.reread().await.unwrap();
+    assert_eq!(
+        fault(&process, &token).await,
+        Some(TokenFault::GrantNarrowed),
+        "it says that it lasts longer than the grant"
+    );
+    let next = process.token(&install).await;
+    assert_eq!(fault(&process, &next).await, None);
+    installation.clock.advance(Duration::from_mins(1));
+    assert_eq!(fault(&process, &next).await, Some(TokenFault::Expired));
+}
+
+#[tokio::test]
 async fn the_access_of_a_grant_is_kept_and_kept_fresh() {
     let installation = Installation::new().await;
     let process = installation.process().await;

@@ -155,9 +155,14 @@ async fn show(
         .enter(merchant)
         .await
         .map_err(Failure::of_database)?;
-    let entries = audit::list(&mut tx, Log::Merchant(merchant), &Filter::default(), &request)
-        .await
-        .map_err(Failure::of_database)?;
+    let entries = audit::list(
+        &mut tx,
+        Log::Merchant(merchant),
+        &Filter::default(),
+        &request,
+    )
+    .await
+    .map_err(Failure::of_database)?;
     drop(tx);
     let staff = console.accounts.staff(&signed.session, merchant).await?;
     let people: HashMap<_, _> = staff
@@ -173,7 +178,8 @@ async fn show(
         .data
         .into_iter()
         .map(|entry| {
-            let app = app_of(&entry).map(|id| apps.get(&id).cloned().unwrap_or_else(|| id.to_string()));
+            let app =
+                app_of(&entry).map(|id| apps.get(&id).cloned().unwrap_or_else(|| id.to_string()));
             let who = match entry.person_id {
                 Some(person) => people
                     .get(&person)

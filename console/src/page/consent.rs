@@ -26,9 +26,9 @@ use crate::{
     place::Place,
 };
 
-//mod decide;
+mod decide;
 
-//pub(crate) use decide::routes;
+pub(crate) use decide::routes;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -125,7 +125,10 @@ pub(crate) fn end_words(name: &str, asked: Option<Duration>) -> String {
         "month" => "A month".to_owned(),
         "year" => "A year".to_owned(),
         "as_asked" => asked.map_or_else(String::new, |asked| {
-            format!("{}, as the app asks", crate::component::capital(&duration_words(asked)))
+            format!(
+                "{}, as the app asks",
+                crate::component::capital(&duration_words(asked))
+            )
         }),
         _ => "Until I end it".to_owned(),
     }

@@ -196,7 +196,10 @@ const UNCHANGED: &str = "unchanged";
 pub(crate) fn change_view(view: &ChangeView<'_>) -> Markup {
     let (app, grant) = (&view.app.app, &view.app.grant);
     let base = path(grant.merchant_id, grant.id);
-    let has_personal_scope = grant.scopes.iter().any(|scope| scope == Scope::OrdersPiiRead);
+    let has_personal_scope = grant
+        .scopes
+        .iter()
+        .any(|scope| scope == Scope::OrdersPiiRead);
     let ends: Vec<EndChoice> = std::iter::once(EndChoice {
         name: UNCHANGED,
         words: "Leave as it is".to_owned(),
@@ -357,7 +360,10 @@ async fn show_change(
         .installed_app(&signed.session, merchant, grant)
         .await?;
     if !signed.session.role_at(merchant)?.decides_grants() {
-        return Err(Error::Forbidden("Only an owner or a manager of this shop decides what apps may do.").into());
+        return Err(Error::Forbidden(
+            "Only an owner or a manager of this shop decides what apps may do.",
+        )
+        .into());
     }
     if !app.grant.is_living(console.clock.now()) {
         return Err(Error::Gone("grant").into());
@@ -397,7 +403,10 @@ async fn change(
     form: Form,
 ) -> Result<Response, Failure> {
     let (merchant, grant) = ids(&ids_in_path)?;
-    let version = form.get("version").parse().map_err(|_cause| Failure::Unreadable)?;
+    let version = form
+        .get("version")
+        .parse()
+        .map_err(|_cause| Failure::Unreadable)?;
     let app = console
         .grants
         .installed_app(&signed.session, merchant, grant)
@@ -423,13 +432,23 @@ async fn change(
         Err(error @ Error::InvalidFields(_)) => (chosen, faults_of(&error)),
         Err(error) => return Err(error.into()),
     };
-    let page = change_page(&console, &signed, &app, &chosen, &faults.unwrap_or_default()).await?;
+    let page = change_page(
+        &console,
+        &signed,
+        &app,
+        &chosen,
+        &faults.unwrap_or_default(),
+    )
+    .await?;
     Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
 }
 
 /// What was ticked and chosen; what is needed has no box.
 fn chosen(form: &Form, app: &InstalledApp) -> Result<Chosen, Failure> {
-    let ticked = form.all("scope").map(str::parse).collect::<Result<ScopeSet, _>>();
+    let ticked = form
+        .all("scope")
+        .map(str::parse)
+        .collect::<Result<ScopeSet, _>>();
     let places = form
         .all("location")
         .map(str::parse)
@@ -442,8 +461,8 @@ fn chosen(form: &Form, app: &InstalledApp) -> Result<Chosen, Failure> {
         .scopes
         .iter()
         .filter(|&scope| app.required_scopes.allows(scope));
-    let personal_data =
-        form.has("personal_data") || app.required_scopes.allows(Scope::OrdersPiiRead) && app.grant.personal_data;
+    let personal_data = form.has("personal_data")
+        || app.required_scopes.allows(Scope::OrdersPiiRead) && app.grant.personal_data;
     let scopes = ticked
         .iter()
         .chain(needed)

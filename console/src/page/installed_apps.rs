@@ -104,7 +104,11 @@ fn gist(scopes: ScopeSet, personal_data: bool, places: Option<usize>) -> String 
     match (sees.len(), changes.len()) {
         (0, changes) => parts.push(format!("changes {}", things(changes))),
         (sees, 0) => parts.push(format!("sees {}, changes nothing", things(sees))),
-        (sees, changes) => parts.push(format!("sees {}, changes {}", things(sees), things(changes))),
+        (sees, changes) => parts.push(format!(
+            "sees {}, changes {}",
+            things(sees),
+            things(changes)
+        )),
     }
     if personal_data {
         parts.push("personal data".to_owned());

@@ -146,7 +146,10 @@ pub(crate) fn link(console: &Console, token: &str) -> String {
 /// The routes.
 pub(crate) fn routes() -> Router<Console> {
     Router::new()
-        .route("/console/invitations/{token}", get(show).post(accept_as_new))
+        .route(
+            "/console/invitations/{token}",
+            get(show).post(accept_as_new),
+        )
         .route("/console/invitations/{token}/join", post(join))
         .route("/console/invitations/{token}/upstream", get(begin_upstream))
 }

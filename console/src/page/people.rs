@@ -10,11 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use kernel::{
-    caller::Caller,
-    id::PersonId,
-    page::PageRequest,
-};
+use kernel::{caller::Caller, id::PersonId, page::PageRequest};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -166,7 +162,10 @@ struct After {
 pub(crate) fn routes() -> Router<Console> {
     Router::new()
         .route(PATH, get(show))
-        .route("/console/operator/people/invite", get(show_invite).post(invite))
+        .route(
+            "/console/operator/people/invite",
+            get(show_invite).post(invite),
+        )
         .route("/console/operator/people/withdraw", post(withdraw))
         .route("/console/operator/people/disable", post(disable))
         .route("/console/operator/people/enable", post(enable))
@@ -223,10 +222,7 @@ async fn invite(
     };
     let label = Some(form.get("label").trim()).filter(|label| !label.is_empty());
     let by = By::Person(&signed.session);
-    let (invitation, token) = console
-        .accounts
-        .invite(&caller, by, invited, label)
-        .await?;
+    let (invitation, token) = console.accounts.invite(&caller, by, invited, label).await?;
     let link = super::invitation::link(&console, token.expose());
     Ok(invited_view(&signed.reader(PLACE), &invitation, &link, (PATH, "People")).into_response())
 }

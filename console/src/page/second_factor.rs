@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// What is said of a code that was wrong.
-pub(crate) const NOT_ACCEPTED: &str = "That code is not right. Codes change every 30 seconds, and each is good once.";
+pub(crate) const NOT_ACCEPTED: &str =
+    "That code is not right. Codes change every 30 seconds, and each is good once.";
 
 /// What the page shows.
 pub(crate) struct View<'v> {
@@ -99,11 +100,7 @@ pub(crate) fn routes() -> Router<Console> {
     Router::new().route("/console/sign-in/second-factor", get(show).post(submit))
 }
 
-async fn show(
-    State(console): State<Console>,
-    headers: HeaderMap,
-    form: FormToken,
-) -> Response {
+async fn show(State(console): State<Console>, headers: HeaderMap, form: FormToken) -> Response {
     if ceremony::read(&console, &headers, Kind::SecondFactor).is_none() {
         return see_other("/console/sign-in");
     }

@@ -165,7 +165,13 @@ async fn submit(
         Ok(SignIn::Session(session)) => Ok(begin(&console, &session, &next)),
         Ok(SignIn::SecondFactor(ceremony)) => {
             let mut response = see_other("/console/sign-in/second-factor");
-            ceremony::keep(&console, &mut response, Kind::SecondFactor, &ceremony, &next);
+            ceremony::keep(
+                &console,
+                &mut response,
+                Kind::SecondFactor,
+                &ceremony,
+                &next,
+            );
             Ok(response)
         }
         Err(error) => refused(error, NOT_ACCEPTED, |faults| {
@@ -205,8 +211,8 @@ pub(crate) fn challenge_json(challenge: &auth::account::passkey::PasskeyChalleng
 
 /// What the script gives back.
 pub(crate) fn passkey_answer(form: &Form) -> Result<(CeremonyToken, Value), Failure> {
-    let credential = serde_json::from_str(form.get("credential"))
-        .map_err(|_cause| Failure::Unreadable)?;
+    let credential =
+        serde_json::from_str(form.get("credential")).map_err(|_cause| Failure::Unreadable)?;
     Ok((
         CeremonyToken::new(form.get("ceremony").to_owned()),
         credential,

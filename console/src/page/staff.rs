@@ -3,7 +3,8 @@
 use auth::{
     Error,
     account::{
-        Role, invitation::{Invitation, InvitationId, Invited},
+        Role,
+        invitation::{Invitation, InvitationId, Invited},
         membership::Staff,
         person::By,
     },
@@ -287,7 +288,10 @@ pub(crate) fn routes() -> Router<Console> {
             "/console/merchants/{merchant}/staff/invite",
             get(show_invite).post(invite),
         )
-        .route("/console/merchants/{merchant}/staff/withdraw", post(withdraw))
+        .route(
+            "/console/merchants/{merchant}/staff/withdraw",
+            post(withdraw),
+        )
         .route(
             "/console/merchants/{merchant}/staff/{person}",
             get(show_member).post(change_role),
@@ -379,7 +383,12 @@ async fn invite(
     let reader = signed.reader(part(merchant));
     match console
         .accounts
-        .invite(&caller, by, invited, Some(label).filter(|label| !label.is_empty()))
+        .invite(
+            &caller,
+            by,
+            invited,
+            Some(label).filter(|label| !label.is_empty()),
+        )
         .await
     {
         Ok((invitation, token)) => {
@@ -510,7 +519,9 @@ async fn after(
 ) -> Result<Response, Failure> {
     match done {
         Ok(()) => Ok(see_other(&list(merchant))),
-        Err(error @ (Error::InvalidFields(_) | Error::Forbidden(_))) if signed.session.role_at(merchant)?.manages_staff() => {
+        Err(error @ (Error::InvalidFields(_) | Error::Forbidden(_)))
+            if signed.session.role_at(merchant)?.manages_staff() =>
+        {
             let faults = faults_of(&error).unwrap_or_default();
             member_page(console, signed, merchant, person, &faults).await
         }

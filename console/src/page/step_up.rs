@@ -165,10 +165,7 @@ impl Ways {
             password: person.has_password,
             totp: person.has_totp,
             passkey: self.passkey,
-            upstream: console
-                .accounts
-                .upstream_name()
-                .filter(|_| self.upstream),
+            upstream: console.accounts.upstream_name().filter(|_| self.upstream),
         })
     }
 }
@@ -202,7 +199,10 @@ async fn begin_passkey(
     signed: Signed,
     _: Form,
 ) -> Result<Json<Value>, Failure> {
-    let challenge = console.accounts.begin_passkey_step_up(&signed.session).await?;
+    let challenge = console
+        .accounts
+        .begin_passkey_step_up(&signed.session)
+        .await?;
     Ok(challenge_json(&challenge))
 }
 

@@ -194,7 +194,10 @@ async fn turn_off(
     Extension(caller): Extension<Caller>,
     signed: Signed,
 ) -> Result<Response, Failure> {
-    let done = console.accounts.disable_totp(&caller, &signed.session).await;
+    let done = console
+        .accounts
+        .disable_totp(&caller, &signed.session)
+        .await;
     after(&console, &signed, done).await
 }
 

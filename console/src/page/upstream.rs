@@ -20,10 +20,14 @@ use crate::{
 
 /// Nobody else's page sends people to the provider: where the browser says whose link it was, it must be ours.
 pub(crate) fn require_own_link(headers: &HeaderMap) -> Result<(), Failure> {
-    let own = headers.get("sec-fetch-site").is_none_or(|site| {
-        matches!(site.as_bytes(), b"same-origin" | b"none")
-    });
-    if own { Ok(()) } else { Err(Failure::ForeignForm) }
+    let own = headers
+        .get("sec-fetch-site")
+        .is_none_or(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+    if own {
+        Ok(())
+    } else {
+        Err(Failure::ForeignForm)
+    }
 }
 
 /// Sends the browser to the provider.

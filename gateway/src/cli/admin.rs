@@ -1,83 +1,44 @@
-//! `stoa merchant`, `stoa app`, `stoa grant`: what an operator does until there are pages for it. They work beside a running server.
+//! `stoa merchant`, `stoa app`, `stoa grant`, `stoa person`, `stoa signing-key`, `stoa audit`: what whoever runs an installation does without pages.
+//! They work beside a running server, and what they do is in the audit log like what anybody does: without a person and an address.
 
-use clap::{Args, Subcommand};
-use kernel::{
-    clock::Timestamp,
-    id::{AppId, GrantId, LocationId, MerchantId, RequestId},
-    scope::{Scope, ScopeSet},
+use auth::{
+    client::app::{AppInput, NewApp},
+    grant::GrantInput,
 };
-use serde_json::{Value, json};
+use clap::Args;
+use kernel::{
+    audit::{self, Log, NewEntry},
+    caller::Caller,
+    clock::Timestamp,
+    db::{self, Database, Transaction},
+    id::{AppId, MerchantId, RequestId},
+    page::{self, LIMIT_MAX, Page, PageRequest},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use super::{CommandResult, say};
-use crate::{composition::Foundation, config::Storage};
+use super::{CommandResult, Failure, say};
+use crate::{
+    composition::{Foundation, OpenError},
+    config::Storage,
+};
+
+mod app;
+mod audit_log;
+mod grant;
+mod merchant;
+mod person;
+mod signing_key;
+
+pub(super) use app::App;
+pub(super) use audit_log::Audit;
+pub(super) use grant::Grant;
+pub(super) use merchant::Merchant;
+pub(super) use person::Person;
+pub(super) use signing_key::SigningKey;
 
 /// Connections that a command needs.
 const CONNECTIONS_MAX: u32 = 2;
-
-/// `stoa merchant …`
-#[derive(Debug, Subcommand)]
-pub(super) enum Merchant {
-    /// Makes a merchant.
-    Create {
-        /// What the merchant is called.
-        #[arg(long)]
-        name: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-/// `stoa app …`
-#[derive(Debug, Subcommand)]
-pub(super) enum App {
-    /// Makes an app, and prints its secret this once.
-    Create {
-        /// What the app is called.
-        #[arg(long)]
-        name: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-/// `stoa grant …`
-#[derive(Debug, Subcommand)]
-pub(super) enum Grant {
-    /// Grants an app what it may do for a merchant, or changes what it was granted.
-    Create {
-        /// The merchant who grants.
-        #[arg(long)]
-        merchant: MerchantId,
-        /// The app.
-        #[arg(long)]
-        app: AppId,
-        /// What it may do, with a space between: "orders:read fulfillments:write".
-        #[arg(long)]
-        scope: ScopeSet,
-        /// A location that the grant is limited to; several times for several. None: all.
-        #[arg(long)]
-        location: Vec<LocationId>,
-        /// Includes personal data (together with the scope `orders.pii:read`).
-        #[arg(long)]
-        personal_data: bool,
-        /// When it ends, as 2026-12-31T00:00:00Z. None: when it is revoked.
-        #[arg(long)]
-        expires_at: Option<Timestamp>,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Ends a grant; its tokens are refused within a second.
-    Revoke {
-        /// The merchant who granted.
-        #[arg(long)]
-        merchant: MerchantId,
-        /// The grant.
-        #[arg(long)]
-        grant: GrantId,
-        #[command(flatten)]
-        output: Output,
-    },
-}
 
 /// Where the data is, and how to print.
 #[derive(Debug, Args)]
@@ -90,117 +51,142 @@ pub(super) struct Output {
 }
 
 impl Output {
-    fn print(&self, fields: &Value) -> CommandResult {
+    /// The data, beside a running server or by itself.
+    async fn open(&self) -> Result<Foundation, OpenError> {
+        Foundation::open_beside(&self.storage).await
+    }
+
+    /// Prints an object: a line a field.
+    fn print(&self, fields: &impl Serialize) -> CommandResult {
+        let fields = serde_json::to_value(fields)?;
         if self.json {
-            say(serde_json::to_string(fields)?);
+            say(serde_json::to_string(&fields)?);
         } else {
             for (name, value) in fields.as_object().into_iter().flatten() {
-                say(format_args!(
-                    "{name}: {}",
-                    value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned)
-                ));
+                say(format_args!("{name}: {}", text_of(value)));
             }
+        }
+        Ok(())
+    }
+
+    /// Prints a list: as JSON all that is known of each, in one array; for people some columns of it.
+    fn print_list<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> CommandResult {
+        if self.json {
+            say(serde_json::to_string(rows)?);
+            return Ok(());
+        }
+        let mut table = vec![columns.iter().map(|name| name_of(name)).collect::<Vec<_>>()];
+        for row in rows {
+            let row = serde_json::to_value(row)?;
+            let cells = columns
+                .iter()
+                .map(|pointer| row.pointer(pointer).map_or_else(String::new, text_of));
+            table.push(cells.collect());
+        }
+        for line in aligned(&table) {
+            say(line);
         }
         Ok(())
     }
 }
 
-impl Merchant {
-    pub(super) async fn run(self) -> CommandResult {
-        let Self::Create { name, output } = self;
-        let foundation = Foundation::open_beside(&output.storage).await?;
-        let merchant = foundation.create_merchant(&name).await?;
-        foundation.close().await;
-        output.print(&serde_json::to_value(merchant)?)
+/// What a column is called: the last word of its pointer.
+fn name_of(pointer: &str) -> String {
+    let name = pointer.rsplit('/').next().unwrap_or_default();
+    name.to_owned()
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Array(elements) if elements.iter().all(Value::is_string) => {
+            let words: Vec<_> = elements.iter().filter_map(Value::as_str).collect();
+            words.join(" ")
+        }
+        other => other.to_string(),
     }
 }
 
-impl App {
-    pub(super) async fn run(self) -> CommandResult {
-        let Self::Create { name, output } = self;
-        let foundation = Foundation::open_beside(&output.storage).await?;
-        let created = foundation.create_app(&name).await?;
-        foundation.close().await;
-        output.print(&json!({
-            "clientId": created.app.id,
-            "clientSecret": created.client_secret.as_ref().map(auth::client::secret::Secret::expose),
-            "name": created.app.name,
-        }))
-    }
+/// The lines of a table, each column as wide as its widest cell.
+fn aligned(table: &[Vec<String>]) -> Vec<String> {
+    let width_of = |column: usize| {
+        let cells = table.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    table
+        .iter()
+        .map(|row| {
+            let cells = row.iter().enumerate();
+            let padded = cells.map(|(column, cell)| format!("{cell:<0$}", width_of(column)));
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect()
 }
 
-impl Grant {
-    pub(super) async fn run(self) -> CommandResult {
-        match self {
-            Self::Create {
-                merchant,
-                app,
-                scope,
-                location,
-                personal_data,
-                expires_at,
-                output,
-            } => {
-                let locations = (!location.is_empty()).then_some(location);
-                let input = auth::grant::GrantInput {
-                    scopes: scope,
-                    locations,
-                    personal_data,
-                    expires_at,
-                };
-                let foundation = Foundation::open_beside(&output.storage).await?;
-                let grant = foundation.grant(merchant, app, input).await?;
-                foundation.close().await;
-                if scope.allows(Scope::OrdersPiiRead) != personal_data {
-                    tracing::warn!(
-                        "names, addresses and contacts take both --personal-data and the scope orders.pii:read"
-                    );
-                }
-                output.print(&serde_json::to_value(grant)?)
-            }
-            Self::Revoke {
-                merchant,
-                grant,
-                output,
-            } => {
-                let foundation = Foundation::open_beside(&output.storage).await?;
-                let grant = foundation.revoke(merchant, grant).await?;
-                foundation.close().await;
-                output.print(&serde_json::to_value(grant)?)
-            }
+/// What a command works with.
+struct Desk<'f> {
+    foundation: &'f Foundation,
+    database: Database,
+    caller: Caller,
+    now: Timestamp,
+}
+
+impl<'f> Desk<'f> {
+    fn at(foundation: &'f Foundation) -> Self {
+        let now = foundation.clock().now();
+        Self {
+            foundation,
+            database: foundation.api_database(CONNECTIONS_MAX),
+            caller: Caller::local(RequestId::new(now)),
+            now,
         }
     }
+
+    /// Records what was done in `log`, and commits it together.
+    async fn commit(
+        &self,
+        mut tx: Transaction,
+        log: Log,
+        entry: &NewEntry,
+    ) -> Result<(), db::Error> {
+        audit::record(&mut tx, log, &self.caller, self.now, entry).await?;
+        Ok(tx.commit().await?)
+    }
 }
 
+/// Everything that a list has, page after page.
+async fn all<T, Key: DeserializeOwned>(
+    mut page: impl AsyncFnMut(&PageRequest<Key>) -> Result<Page<T>, auth::Error>,
+) -> Result<Vec<T>, Failure> {
+    let mut request = PageRequest {
+        limit: LIMIT_MAX,
+        after: None,
+    };
+    let mut rows = Vec::new();
+    loop {
+        let Page { data, next_cursor } = page(&request).await?;
+        rows.extend(data);
+        let Some(cursor) = next_cursor else {
+            return Ok(rows);
+        };
+        request.after = Some(page::decode(&cursor)?);
+    }
+}
+
+/// What the demo does too.
 impl Foundation {
     /// Makes a merchant.
     pub(crate) async fn create_merchant(
         &self,
         name: &str,
     ) -> Result<auth::merchant::Merchant, auth::Error> {
-        let now = self.clock().now();
-        let id = MerchantId::new(now);
-        let mut tx = self.api_database(CONNECTIONS_MAX).enter(id).await?;
-        let input = auth::merchant::MerchantInput {
-            name: name.to_owned(),
-        };
-        let merchant = auth::merchant::create(&mut tx, self.keyring(), id, input, now).await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
-        Ok(merchant)
+        Desk::at(self).create_merchant(name).await
     }
 
     /// Makes an app.
-    pub(crate) async fn create_app(
-        &self,
-        name: &str,
-    ) -> Result<auth::client::app::NewApp, auth::Error> {
-        let mut tx = self.api_database(CONNECTIONS_MAX).begin().await?;
-        let input = auth::client::app::AppInput::named(name);
-        let app = auth::client::app::create(&mut tx, input, self.clock().now()).await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
-        Ok(app)
+    pub(crate) async fn create_app(&self, name: &str) -> Result<NewApp, auth::Error> {
+        Desk::at(self).create_app(AppInput::named(name)).await
     }
 
     /// Grants, or changes what was granted.
@@ -208,26 +194,31 @@ impl Foundation {
         &self,
         merchant: MerchantId,
         app: AppId,
-        input: auth::grant::GrantInput,
+        input: GrantInput,
     ) -> Result<auth::grant::Grant, auth::Error> {
-        let now = self.clock().now();
-        let mut tx = self.api_database(CONNECTIONS_MAX).enter(merchant).await?;
-        let request = RequestId::new(now);
-        let grant =
-            auth::grant::create_or_change(&mut tx, merchant, app, input, request, now).await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
-        Ok(grant)
+        Desk::at(self).grant(merchant, app, input).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_widest_cells() {
+        let table = [["id", "name"], ["mer_1", "Käse & Co"], ["m", ""]];
+        let table = table.map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(aligned(&table), ["id     name", "mer_1  Käse & Co", "m"]);
     }
 
-    async fn revoke(
-        &self,
-        merchant: MerchantId,
-        grant: GrantId,
-    ) -> Result<auth::grant::Grant, auth::Error> {
-        let now = self.clock().now();
-        let mut tx = self.api_database(CONNECTIONS_MAX).enter(merchant).await?;
-        let grant = auth::grant::revoke(&mut tx, merchant, grant, RequestId::new(now), now).await?;
-        tx.commit().await.map_err(kernel::db::Error::from)?;
-        Ok(grant)
+    #[test]
+    fn a_value_is_shown_as_people_write_it() {
+        assert_eq!(text_of(&json!("a")), "a");
+        assert_eq!(text_of(&json!(null)), "-");
+        assert_eq!(text_of(&json!(["a", "b"])), "a b");
+        assert_eq!(text_of(&json!({"a": 1})), r#"{"a":1}"#);
+        assert_eq!(name_of("/app/name"), "name");
     }
 }

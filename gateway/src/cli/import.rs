@@ -8,16 +8,18 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use kernel::id::MerchantId;
+use kernel::{clock::Clock, id::MerchantId, scope::Scope};
 use serde::Serialize;
 use url::Url;
 
 use super::{CommandResult, say};
 use crate::{
     client::{
-        self, Client, Resource,
+        self, Client, ClientCredentials, Resource, Source,
         catalog_import::{self, Progress, Reason, Report, Rows, import_stream},
+        login,
     },
+    config::Credentials,
     feed::{self, BytesRead, Feed, Notes},
 };
 
@@ -44,32 +46,86 @@ pub(super) struct Import {
     strict: bool,
 }
 
-/// Which server, who calls it, and for which merchant.
+/// Which server, who calls it, and for which merchant: the login of `stoa login`, or an app by its id and secret.
 #[derive(Debug, Args)]
 struct Server {
-    /// The server's public address.
-    #[arg(long, env = "STOA_URL", default_value = "http://127.0.0.1:8080")]
-    url: Url,
+    /// The server's public address. Default: that of the login, or `http://127.0.0.1:8080` for an app.
+    #[arg(long, env = "STOA_URL")]
+    url: Option<Url>,
 
-    /// The app's id.
-    #[arg(long, env = "STOA_CLIENT_ID")]
-    client_id: String,
+    /// The app's id. Default: the login is used.
+    #[arg(long, env = "STOA_CLIENT_ID", requires = "client_secret")]
+    client_id: Option<String>,
 
     /// The app's secret. On the command line other users of the machine can see it: better in the environment.
-    #[arg(long, env = "STOA_CLIENT_SECRET", hide_env_values = true)]
-    client_secret: Secret,
-
-    /// The merchant, by its id.
     #[arg(
         long,
-        required_unless_present = "resource",
-        conflicts_with = "resource"
+        env = "STOA_CLIENT_SECRET",
+        hide_env_values = true,
+        requires = "client_id"
     )]
+    client_secret: Option<Secret>,
+
+    /// The merchant, by its id. Needed for an app, and where there are logins for several.
+    #[arg(long, conflicts_with = "resource")]
     merchant: Option<MerchantId>,
 
     /// The merchant, as the `resource` of token requests: `https://…/merchants/mer_…`.
     #[arg(long, env = "STOA_RESOURCE")]
     resource: Option<String>,
+
+    /// Where logins are kept.
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// The server of an app that names none.
+const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+impl Server {
+    /// A client of the server, by the app's credentials or a login.
+    fn client(self) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+        let options = match (self.client_id, self.client_secret) {
+            (Some(client_id), Some(client_secret)) => client::Options {
+                url: self.url.map_or_else(|| URL_DEFAULT.parse(), Ok)?,
+                source: Source::ClientCredentials(ClientCredentials {
+                    client_id,
+                    client_secret: client_secret.0,
+                    resource: match (self.resource, self.merchant) {
+                        (Some(resource), _) => Resource::Url(resource),
+                        (None, Some(merchant)) => Resource::Merchant(merchant),
+                        (None, None) => {
+                            return Err("either --merchant or --resource must be given".into());
+                        }
+                    },
+                    scope: SCOPE.to_string(),
+                }),
+            },
+            _ => {
+                let merchant = match (&self.resource, self.merchant) {
+                    (Some(resource), None) => {
+                        // {issuer}/merchants/{id}
+                        Some(resource.rsplit('/').next().unwrap_or_default().parse()?)
+                    }
+                    (_, merchant) => merchant,
+                };
+                let file = self.credentials.file()?;
+                let logins = file.read()?;
+                let login = logins.one(self.url.as_ref(), merchant)?;
+                client::Options {
+                    url: login.issuer.clone(),
+                    source: Source::Login(login::Source {
+                        file,
+                        url: login.issuer.clone(),
+                        merchant_id: login.merchant_id,
+                        scopes: [SCOPE].into_iter().collect(),
+                        clock: Clock::system(),
+                    }),
+                }
+            }
+        };
+        Ok(Client::new(options)?)
+    }
 }
 
 /// A secret that does not show where arguments are printed.
@@ -90,8 +146,8 @@ impl std::str::FromStr for Secret {
     }
 }
 
-/// What the import is for: no more than this is asked of the token.
-const SCOPE: &str = "catalog:write";
+/// What the import is for: no more than this is asked of an app's token.
+pub(super) const SCOPE: Scope = Scope::CatalogWrite;
 
 /// How often the bar moves while nothing comes.
 const TICK: Duration = Duration::from_millis(200);
@@ -121,18 +177,7 @@ struct Written<'r> {
 
 impl Import {
     pub(super) async fn run(self) -> CommandResult {
-        let resource = match (self.server.resource, self.server.merchant) {
-            (Some(resource), _) => Resource::Url(resource),
-            (None, Some(merchant)) => Resource::Merchant(merchant),
-            (None, None) => return Err("either --merchant or --resource must be given".into()),
-        };
-        let client = Client::new(client::Options {
-            url: self.server.url,
-            client_id: self.server.client_id,
-            client_secret: self.server.client_secret.0,
-            resource,
-            scope: SCOPE.to_owned(),
-        })?;
+        let client = self.server.client()?;
         let key = self
             .key
             .unwrap_or_else(|| format!("import-{}", uuid::Uuid::from_bytes(rand::random())));

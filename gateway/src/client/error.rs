@@ -45,6 +45,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The login can't be used.
+    #[error(transparent)]
+    Login(#[from] super::login::Error),
     /// The answer goes on and on.
     #[error("the answer has more than {limit} bytes")]
     TooLarge {
@@ -172,6 +175,7 @@ impl Error {
             Self::Metadata(_)
             | Self::Token { .. }
             | Self::Unreadable { .. }
+            | Self::Login(_)
             | Self::TooLarge { .. } => false,
         }
     }

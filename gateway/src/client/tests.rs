@@ -56,10 +56,12 @@ impl Stub {
     pub(super) fn client(&self) -> Client {
         Client::new(Options {
             url: self.url.clone(),
-            client_id: "app_1".to_owned(),
-            client_secret: oauth2::ClientSecret::new("s3cret".to_owned()),
-            resource: Resource::Url(format!("{}merchants/mer_1", self.url)),
-            scope: "catalog:write".to_owned(),
+            source: Source::ClientCredentials(ClientCredentials {
+                client_id: "app_1".to_owned(),
+                client_secret: oauth2::ClientSecret::new("s3cret".to_owned()),
+                resource: Resource::Url(format!("{}merchants/mer_1", self.url)),
+                scope: "catalog:write".to_owned(),
+            }),
         })
         .unwrap()
     }
@@ -243,10 +245,12 @@ async fn secrets_go_only_to_the_server_itself() {
     let stub = Stub::start(600, 0, Router::new()).await;
     let mut options = Options {
         url: stub.url.clone(),
-        client_id: "app_1".to_owned(),
-        client_secret: oauth2::ClientSecret::new("wrong".to_owned()),
-        resource: Resource::Url(format!("{}merchants/mer_1", stub.url)),
-        scope: "catalog:write".to_owned(),
+        source: Source::ClientCredentials(ClientCredentials {
+            client_id: "app_1".to_owned(),
+            client_secret: oauth2::ClientSecret::new("wrong".to_owned()),
+            resource: Resource::Url(format!("{}merchants/mer_1", stub.url)),
+            scope: "catalog:write".to_owned(),
+        }),
     };
     assert!(!format!("{options:?}").contains("wrong"));
     let error = Client::new(options.clone())

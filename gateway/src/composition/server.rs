@@ -290,6 +290,8 @@ async fn api(
         keys,
         database: database.clone(),
         clock: clock.clone(),
+        limiter: Arc::default(),
+        errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
     let authenticated = rest::router(services)
         .merge(graphql)

@@ -38,13 +38,16 @@ pub(crate) async fn authenticate(
 ) -> Response {
     let token = bearer::token_of(request.headers()).map(str::to_owned);
     let id = request.extensions().get::<RequestId>().copied();
-    match verify(&bearer, token, id).await {
+    let mut response = match verify(&bearer, token, id).await {
         Ok(actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await
         }
         Err(fault) => fault.into_response(),
-    }
+    };
+    // What is refused for its token names where tokens are to be had.
+    response.extensions_mut().insert(bearer.resource_metadata());
+    response
 }
 
 async fn verify(

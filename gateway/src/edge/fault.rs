@@ -139,7 +139,8 @@ pub(crate) fn render(
             HeaderValue::from(after.as_secs().max(1)),
         );
     }
-    if let Some(challenge) = auth::bearer::challenge(request_headers, &problem) {
+    let metadata = parts.extensions.get::<auth::bearer::ResourceMetadata>();
+    if let Some(challenge) = auth::bearer::challenge(request_headers, metadata, &problem) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     response.extensions_mut().insert(problem);
