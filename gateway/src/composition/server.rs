@@ -302,6 +302,7 @@ async fn api(
         limiter: Arc::default(),
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
+    let pages = console(foundation, database, announcer, issuer);
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
@@ -309,6 +310,7 @@ async fn api(
     let routed = Router::new()
         .merge(authenticated)
         .merge(auth::http::router(oauth))
+        .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
         .merge(rest::service_router(Health {
             database: vital.clone(),
@@ -319,7 +321,40 @@ async fn api(
     };
     Ok(routed
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn_with_state(
+            issuer.clone(),
+            console::problems_as_pages,
+        ))
         .layer(middleware::from_fn_with_state(observing, observe)))
+}
+
+/// The pages.
+fn console(
+    foundation: &Foundation,
+    database: &Database,
+    announcer: &Announcer,
+    issuer: &auth::Issuer,
+) -> Router {
+    let clock = foundation.clock();
+    let accounts = auth::account::Accounts::new(
+        database.clone(),
+        Arc::clone(foundation.keyring()),
+        clock.clone(),
+        issuer.clone(),
+    );
+    console::router(console::Console {
+        accounts: Arc::new(accounts),
+        authorizations: auth::authorization::Authorizations::new(
+            issuer.clone(),
+            database.clone(),
+            clock.clone(),
+        ),
+        developers: auth::client::developer::Developers::new(database.clone(), clock.clone()),
+        grants: auth::grant::Grants::new(database.clone(), clock.clone(), announcer.clone()),
+        issuer: issuer.clone(),
+        clock: clock.clone(),
+        database: database.clone(),
+    })
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
