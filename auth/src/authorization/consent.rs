@@ -111,6 +111,15 @@ impl GrantEnd {
         Self::ALL.into_iter().find(|end| end.name() == name)
     }
 
+    /// When what is given at `now` ends where an app asks for `longest` at most; `None`: not by itself, or as it does already.
+    pub fn at(self, now: Timestamp, longest: Option<Duration>) -> Option<Timestamp> {
+        let after = match self {
+            Self::AsAsked => longest,
+            fixed => fixed.fixed(),
+        };
+        after.map(|after| now.plus(after))
+    }
+
     const fn fixed(self) -> Option<Duration> {
         match self {
             Self::Day => Some(DAY),
