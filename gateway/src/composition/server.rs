@@ -2,6 +2,7 @@
 
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use auth::account::Accounts;
 use axum::{
     Router,
     extract::{Request, State},
@@ -154,7 +155,15 @@ impl Server {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            work(serve, foundation, worker, announcer, &tasks, &stop)?;
+            let accounts = Accounts::new(
+                database,
+                Arc::clone(foundation.keyring()),
+                foundation.clock().clone(),
+                issuer.clone(),
+            )?;
+            work(
+                serve, foundation, worker, accounts, announcer, &tasks, &stop,
+            )?;
         } else {
             spawn_until(
                 &tasks,
@@ -379,6 +388,7 @@ fn work(
     serve: &Serve,
     foundation: &Foundation,
     database: Database,
+    accounts: Accounts,
     announcer: Announcer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -426,7 +436,7 @@ fn work(
     let options = foundation.connect_options().clone();
     let retention = DAY * u32::from(serve.delivery.event_retention_days);
     spawn_until(tasks, stop, async move {
-        sweep(database, options, clock, retention).await;
+        sweep(database, accounts, options, clock, retention).await;
     });
     Ok(())
 }
@@ -442,9 +452,10 @@ async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &C
     }
 }
 
-/// Deletes old idempotency keys, makes the partitions of the days to come, and drops those past their retention.
+/// Deletes old idempotency keys and what of the authorization server is over, makes the partitions of the days to come, and drops those past their retention.
 async fn sweep(
     database: Database,
+    accounts: Accounts,
     owner: sqlx::postgres::PgConnectOptions,
     clock: Clock,
     retention: Duration,
@@ -454,6 +465,12 @@ async fn sweep(
         let now = clock.now();
         if let Err(error) = kernel::idempotency::sweep(&database, now).await {
             tracing::warn!(error = %error, "idempotency keys could not be swept");
+        }
+        if let Err(error) = auth::sweep(&database, now).await {
+            tracing::warn!(error = %error, "authorization requests, codes and refresh tokens could not be swept");
+        }
+        if let Err(error) = accounts.sweep().await {
+            tracing::warn!(error = %error, "sessions and invitations could not be swept");
         }
         let partitions = async {
             let mut connection = sqlx::PgConnection::connect_with(&owner).await?;
