@@ -20,6 +20,8 @@ mod flash_sale;
 mod grants;
 mod imports;
 mod interop;
+mod login;
+mod logistics_app;
 mod matrix;
 mod operation;
 mod pages;
