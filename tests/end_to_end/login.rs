@@ -272,16 +272,8 @@ async fn a_merchant_who_says_no_or_takes_it_back_is_heard() {
     desk.log_in(&owner, &["--no-browser", "--merchant", &merchant])
         .await;
     let grants = stoa.command(&["grant", "list", "--merchant", &merchant, "--json"]);
-    let grants = grants.as_array().or_else(|| grants["data"].as_array());
-    let grant = grants.unwrap()[0]["id"].as_str().unwrap().to_owned();
-    let end = [
-        "grant",
-        "revoke",
-        "--merchant",
-        &merchant,
-        "--grant",
-        &grant,
-    ];
+    let grant = grants[0]["grant"]["id"].as_str().unwrap();
+    let end = ["grant", "revoke", "--merchant", &merchant, "--grant", grant];
     assert!(stoa.run(&end).status.success());
     let catalog = desk.catalog(1);
     let complaint = desk.complained(&["import", catalog.to_str().unwrap()]);

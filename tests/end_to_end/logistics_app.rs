@@ -178,13 +178,9 @@ async fn a_logistics_app_ships_for_a_merchant_until_the_merchant_ends_it() {
 
     // The merchant ends it: the app notices, and says what to do.
     let grants = stoa.command(&["grant", "list", "--merchant", &merchant, "--json"]);
-    let grants = grants
-        .as_array()
-        .or_else(|| grants["data"].as_array())
-        .unwrap()
-        .clone();
-    let of_app = grants.iter().find(|grant| grant["appId"] == client_id);
-    let grant = of_app.unwrap()["id"].as_str().unwrap();
+    let mut grants = grants.as_array().unwrap().iter();
+    let of_app = grants.find(|grant| grant["app"]["id"] == client_id);
+    let grant = of_app.unwrap()["grant"]["id"].as_str().unwrap();
     stoa.command(&[
         "grant",
         "revoke",

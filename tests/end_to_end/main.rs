@@ -13,6 +13,7 @@ mod administration;
 mod architecture;
 mod crashes;
 mod demo;
+mod documentation;
 mod erp;
 mod errors;
 mod exactly_once;
