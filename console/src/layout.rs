@@ -274,8 +274,8 @@ fn merchant_tabs(reader: &Reader, merchant: MerchantId, tab: MerchantTab) -> Mar
                 }
                 ul {
                     (tab_link(&format!("/console/merchants/{merchant}/apps"), "Apps", tab == MerchantTab::Apps))
-                    (tab_link(&format!("/console/merchants/{merchant}/staff"), "Staff", tab == MerchantTab::Staff))
                     @if owner {
+                        (tab_link(&format!("/console/merchants/{merchant}/staff"), "Staff", tab == MerchantTab::Staff))
                         (tab_link(&format!("/console/merchants/{merchant}/activity"), "Activity", tab == MerchantTab::Activity))
                     }
                 }
