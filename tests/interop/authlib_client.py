@@ -13,6 +13,7 @@ from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
+from joserfc.jwk import ECKey
 
 given = json.loads(sys.argv[1])
 issuer, resource, scope, client = given["issuer"], given["resource"], given["scope"], given["client"]
@@ -23,9 +24,11 @@ server.validate()
 assert server["issuer"] == issuer
 assert client["method"] in server["token_endpoint_auth_methods_supported"], server
 
+# Where the library asks for a secret it takes a key too.
+secret = ECKey.import_key(client["key"]) if "key" in client else client["secret"]
 session = OAuth2Session(
     client["id"],
-    client.get("key") or client.get("secret"),
+    secret,
     scope=scope,
     redirect_uri=client["redirectUri"],
     token_endpoint=server["token_endpoint"],
