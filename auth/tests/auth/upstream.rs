@@ -361,7 +361,10 @@ async fn an_answer_that_does_not_fit_is_not_believed() {
         );
     }
 
-    assert_eq!(house.told(Log::Installation, "session.refused").await.len(), 11);
+    assert_eq!(
+        house.told(Log::Installation, "session.refused").await.len(),
+        11
+    );
 }
 
 #[tokio::test]
@@ -371,7 +374,9 @@ async fn an_answer_that_the_provider_has_not_signed_is_not_believed() {
     let accounts = provider.accounts(&house);
     house.person("anna").await;
     let anna = house.signed_in("anna").await;
-    link(&house, &provider, &accounts, &anna, "anna-there").await.unwrap();
+    link(&house, &provider, &accounts, &anna, "anna-there")
+        .await
+        .unwrap();
     let now = house.installation.clock.now();
     let encode = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let shared = |claims: &Value| {
