@@ -57,7 +57,7 @@ async fn client(stoa: &Stoa, clients: &TestClients, method: &str, redirect_uri: 
         "private_key_jwt" => {
             let pair = clients.run("interop/new_key.mjs", &Value::Null).await;
             let pair: Value = serde_json::from_str(&pair).unwrap();
-            let id = app_with_key(stoa, &pair["public"], redirect_uri).await;
+            let id = app_with_key(stoa, &pair["public"]).await;
             json!({"id": id, "key": pair["private"]})
         }
         _ => {
@@ -67,8 +67,8 @@ async fn client(stoa: &Stoa, clients: &TestClients, method: &str, redirect_uri: 
     }
 }
 
-/// A new app that a developer makes on the pages, with this public key. Gives its id.
-async fn app_with_key(stoa: &Stoa, jwk: &Value, redirect_uri: &str) -> String {
+/// A new app that a developer makes on the pages, with this public key, answered at either address of web apps. Gives its id.
+pub(crate) async fn app_with_key(stoa: &Stoa, jwk: &Value) -> String {
     let developer = stoa.person_with(&["--developer"]);
     let browser = developer.browser(&stoa.base_url()).await;
     let page = browser.open("/console/developer/apps/new").await;
@@ -77,7 +77,10 @@ async fn app_with_key(stoa: &Stoa, jwk: &Value, redirect_uri: &str) -> String {
         .form("redirect_uris")
         .choose("kind", "confidential")
         .fill("name", "Parcel Desk")
-        .fill("redirect_uris", redirect_uri)
+        .fill(
+            "redirect_uris",
+            &format!("{PLAIN_REDIRECT_URI}\n{REDIRECT_URI_WITH_QUERY}"),
+        )
         .tick("scopes_all");
     let made = browser.submit(&form).await.expect(200).text();
     let id = made.split(' ').find(|word| word.starts_with("app_"));
