@@ -153,26 +153,25 @@ pub fn challenge(
     problem: &Problem,
 ) -> Option<HeaderValue> {
     let kind = problem.kind;
-    let mut text =
-        if *kind == problem::INVALID_TOKEN && !headers.contains_key(header::AUTHORIZATION) {
-            // Who showed nothing is told what to show, and of no error (section 3.1).
-            r#"Bearer realm="stoa""#.to_owned()
-        } else if *kind == problem::INVALID_TOKEN || *kind == problem::INSUFFICIENT_SCOPE {
-            let scope = problem
-                .required_scope
-                .map(|scope| format!(r#", scope="{scope}""#))
-                .unwrap_or_default();
-            format!(
-                r#"Bearer realm="stoa", error="{}", error_description="{}"{scope}"#,
-                kind.slug, kind.title
-            )
-        } else {
-            return None;
-        };
-    if let Some(ResourceMetadata(url)) = metadata {
-        text.push_str(&format!(r#", resource_metadata="{url}""#));
-    }
-    HeaderValue::from_str(&text).ok()
+    let metadata = metadata
+        .map(|ResourceMetadata(url)| format!(r#", resource_metadata="{url}""#))
+        .unwrap_or_default();
+    let text = if *kind == problem::INVALID_TOKEN && !headers.contains_key(header::AUTHORIZATION) {
+        // Who showed nothing is told what to show, and of no error (section 3.1).
+        r#"Bearer realm="stoa""#.to_owned()
+    } else if *kind == problem::INVALID_TOKEN || *kind == problem::INSUFFICIENT_SCOPE {
+        let scope = problem
+            .required_scope
+            .map(|scope| format!(r#", scope="{scope}""#))
+            .unwrap_or_default();
+        format!(
+            r#"Bearer realm="stoa", error="{}", error_description="{}"{scope}"#,
+            kind.slug, kind.title
+        )
+    } else {
+        return None;
+    };
+    HeaderValue::from_str(&format!("{text}{metadata}")).ok()
 }
 
 #[cfg(test)]

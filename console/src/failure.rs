@@ -140,6 +140,20 @@ impl Words {
         Self::new(StatusCode::GONE, title, sentence)
     }
 
+    /// An authorization request that must not be answered by a redirect.
+    pub(crate) fn unredirectable(status: StatusCode, reason: &str) -> Self {
+        if status != StatusCode::BAD_REQUEST {
+            return Self::unavailable();
+        }
+        let mut words = Self::new(
+            status,
+            "This app's request can't be used",
+            "An app has sent you here to ask for access, and something in its request is wrong. Nothing was given, and you were not sent back, because we can't tell whether that address is the app's.",
+        );
+        words.sentences.push(format!("For whoever makes the app: {reason}"));
+        words
+    }
+
     pub(crate) fn forbidden(sentence: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "This is not yours to do", sentence)
     }

@@ -165,7 +165,7 @@ fn mark() -> Markup {
 fn bar(reader: &Reader) -> Markup {
     let parts = [
         !reader.memberships.is_empty(),
-        reader.is_developer,
+        reader.is_developer || reader.is_operator,
         reader.is_operator,
     ];
     let several = parts.iter().filter(|part| **part).count() > 1;
@@ -176,7 +176,7 @@ fn bar(reader: &Reader) -> Markup {
                 @if !reader.memberships.is_empty() {
                     a href=(first_shop(reader)) aria-current=[current(matches!(reader.place, Place::Merchant(..)))] { "Shops" }
                 }
-                @if reader.is_developer {
+                @if reader.is_developer || reader.is_operator {
                     a href="/console/developer/apps" aria-current=[current(reader.place == Place::Developer)] { "Developer" }
                 }
                 @if reader.is_operator {

@@ -6,7 +6,8 @@
 use std::{fmt, sync::Arc};
 
 use auth::{
-    Issuer, account::Accounts, authorization::Authorizations, grant::installed::Grants,
+    Issuer, account::Accounts, authorization::Authorizations, client::developer::Developers,
+    grant::installed::Grants,
 };
 use axum::{Router, middleware};
 use kernel::{clock::Clock, db::Database};
@@ -35,6 +36,8 @@ pub struct Console {
     pub accounts: Arc<Accounts>,
     /// What apps ask for.
     pub authorizations: Authorizations,
+    /// The apps of developers.
+    pub developers: Developers,
     /// What merchants have given.
     pub grants: Grants,
     /// Who issues the tokens: the origin of these pages.

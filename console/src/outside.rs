@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use auth::Issuer;
+use auth::{Issuer, http::authorize::Unredirectable};
 use axum::{
     extract::{Request, State},
-    http::Uri,
+    http::{Uri, header},
     middleware::Next,
     response::Response,
 };
 use kernel::problem::Problem;
 
-use crate::{failure, security::harden};
+use crate::{
+    failure::{self, Words},
+    security::harden,
+};
 
 /// Shows problems as pages where people look: a layer for the gateway to put around everything.
 pub async fn problems_as_pages(
@@ -20,23 +23,29 @@ pub async fn problems_as_pages(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_page = is_for_people(request.uri());
-    let response = next.run(request).await;
-    if !is_page {
-        return response;
+    let is_for_people = is_for_people(request.uri());
+    let answer = next.run(request).await;
+    if !is_for_people {
+        return answer;
     }
-    let is_shown = response
-        .headers()
-        .contains_key(axum::http::header::CONTENT_TYPE);
-    let problem = response.extensions().get::<Arc<Problem>>().cloned();
-    match problem {
-        Some(problem) if !is_shown => {
-            let mut response = failure::of_problem(problem);
-            harden(&mut response, issuer.as_str().starts_with("https:"));
-            response
-        }
-        _ => response,
+    let Some(mut page) = page_of(&answer) else {
+        return answer;
+    };
+    if let Some(after) = answer.headers().get(header::RETRY_AFTER) {
+        page.headers_mut().insert(header::RETRY_AFTER, after.clone());
     }
+    harden(&mut page, issuer.as_str().starts_with("https:"));
+    page
+}
+
+/// The page in place of an answer that is none.
+fn page_of(answer: &Response) -> Option<Response> {
+    if let Some(Unredirectable { reason }) = answer.extensions().get() {
+        return Some(Words::unredirectable(answer.status(), reason).answer());
+    }
+    let problem = answer.extensions().get::<Arc<Problem>>()?;
+    let is_shown = answer.headers().contains_key(header::CONTENT_TYPE);
+    (!is_shown).then(|| failure::of_problem(Arc::clone(problem)))
 }
 
 fn is_for_people(uri: &Uri) -> bool {

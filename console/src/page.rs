@@ -2,6 +2,8 @@
 
 pub(crate) mod activity;
 pub(crate) mod consent;
+pub(crate) mod developer_app;
+pub(crate) mod developer_apps;
 pub(crate) mod failure;
 pub(crate) mod installed_app;
 pub(crate) mod installed_apps;
@@ -42,6 +44,8 @@ pub(crate) fn routes() -> Router<Console> {
         .route("/console/{*rest}", get(no_page).post(no_page))
         .merge(activity::routes())
         .merge(consent::routes())
+        .merge(developer_app::routes())
+        .merge(developer_apps::routes())
         .merge(installed_app::routes())
         .merge(installed_apps::routes())
         .merge(invitation::routes())

@@ -16,17 +16,26 @@ use auth::{
         person::ListedPerson,
         session::{Factor, SessionId, SessionSummary},
     },
+    client::{
+        app::{App, AppInput, ClientKind},
+        app_secret::{AppSecret, AppSecretId},
+        developer::{AppDetail, AppInstall},
+        key::AppKey,
+        token_error::{TokenError, TokenErrorId},
+    },
     grant::{
         Grant,
         installed::{AppSummary, InstalledApp},
     },
     merchant::Merchant,
 };
+use axum::http::StatusCode;
 use kernel::{
     audit::{AuditEntry, Outcome},
     clock::Timestamp,
     id::{AppId, AuditEntryId, GrantId, LocationId, MerchantId, PersonId},
     scope::ScopeSet,
+    version::Version,
 };
 use maud::Markup;
 use uuid::Uuid;
@@ -38,7 +47,7 @@ use crate::{
     failure::Words,
     layout::{AccountTab, MerchantTab, OperatorTab, Place as Part, Reader},
     page::{
-        activity, consent, failure, installed_app, installed_apps, invitation, merchants, people,
+        activity, consent, developer_app, developer_apps, failure, installed_app, installed_apps, invitation, merchants, people,
         profile, second_factor, security, sessions, sign_in, staff, step_up, totp,
     },
     place::Place,
@@ -446,6 +455,7 @@ fn member(number: u128, name: &str, role: Role) -> Staff {
         login: format!("{}@corner-books.example", number),
         name: name.to_owned(),
         role,
+        is_disabled: role == Role::Viewer,
         created_at: at("2025-02-01T09:00:00Z"),
     }
 }
@@ -695,6 +705,102 @@ fn operator(samples: &mut Samples) {
     samples.add("people-invite", people::invite_view(&reader, &form));
 }
 
+fn developer(samples: &mut Samples) {
+    let form = FormToken::sample();
+    let mut reader = reader(Part::Developer, one_shop());
+    reader.is_developer = true;
+    let app = |number: u128, name: &str, kind| App {
+        id: AppId::from_uuid(uuid(number)),
+        name: name.to_owned(),
+        kind,
+        redirect_uris: vec![
+            "https://app.parcel-desk.example/callback".to_owned(),
+            "http://127.0.0.1/callback".to_owned(),
+        ],
+        scopes: Some(scopes("orders:read fulfillments:write orders.pii:read")),
+        required_scopes: scopes("orders:read"),
+        homepage_url: Some("https://parcel-desk.example".to_owned()),
+        version: Version::FIRST,
+        created_at: at("2026-06-01T08:00:00Z"),
+    };
+    let parcel_desk = app(60, "Parcel Desk", ClientKind::Confidential);
+    let apps = [
+        parcel_desk.clone(),
+        app(61, &long_name(), ClientKind::Public),
+        app(62, HOSTILE, ClientKind::Public),
+    ];
+    samples.add("developer-apps", developer_apps::view(&reader, &apps));
+    samples.add("developer-apps-empty", developer_apps::view(&reader, &[]));
+    let input = AppInput {
+        name: HOSTILE.to_owned(),
+        redirect_uris: vec!["http://parcel-desk.example".to_owned()],
+        scopes: Some(scopes("orders:read")),
+        ..AppInput::default()
+    };
+    let faults = Faults::of_fields(&[
+        kernel::problem::FieldError::at("/redirectUris/0", "invalid", "must be https"),
+        kernel::problem::FieldError::at("/requiredScopes", "invalid", "must be among those that the app may ask for"),
+    ]);
+    samples.add("developer-app-new", developer_apps::new_view(&developer_apps::NewView {
+        reader: &reader,
+        form: &form,
+        input: &input,
+        faults: &faults,
+    }));
+    samples.add("developer-app-settings", developer_app::settings_view(&developer_app::SettingsView {
+        reader: &reader,
+        form: &form,
+        app: &parcel_desk,
+        input: &input,
+        faults: &Faults::NONE,
+    }));
+    samples.add("developer-secret", developer_apps::secret_view(&reader, parcel_desk.id, "Parcel Desk", &format!("stoa_secret_{}", "a1B2c3D4".repeat(6)), true));
+    let grant = installed(5, "Parcel Desk", Some(at("2027-03-03T14:00:00Z"))).grant;
+    let install = |name: &str, last_used_at| AppInstall {
+        merchant_id: merchant(),
+        merchant_name: name.to_owned(),
+        grant: grant.clone(),
+        last_used_at,
+    };
+    let detail = AppDetail {
+        secrets: vec![
+            AppSecret { id: AppSecretId::from_uuid(uuid(70)), hint: "x4Qz".to_owned(), created_at: now(), expires_at: None },
+            AppSecret { id: AppSecretId::from_uuid(uuid(71)), hint: String::new(), created_at: at("2026-06-01T08:00:00Z"), expires_at: Some(at("2026-11-22T16:20:00Z")) },
+        ],
+        keys: vec![AppKey { kid: "deployment-1".to_owned(), kty: "EC", algorithms: Vec::new(), created_at: now() }],
+        installs: vec![install("Corner Books", Some(now())), install(&long_name(), None)],
+        living_installs: 2,
+        errors: vec![TokenError {
+            id: TokenErrorId::from_uuid(uuid(80)),
+            occurred_at: now(),
+            grant_type: Some("refresh_token".to_owned()),
+            error: "invalid_grant".to_owned(),
+            description: "The refresh token has expired, was revoked, or never was.".to_owned(),
+            address: Some("192.0.2.7".to_owned()),
+            request_id: None,
+        }],
+        app: parcel_desk,
+    };
+    let fresh = AppDetail {
+        secrets: Vec::new(),
+        keys: Vec::new(),
+        installs: Vec::new(),
+        living_installs: 0,
+        errors: Vec::new(),
+        ..detail.clone()
+    };
+    for (name, detail) in [("developer-app", &detail), ("developer-app-fresh", &fresh)] {
+        samples.add(name, developer_app::view(&developer_app::View {
+            reader: &reader,
+            form: &form,
+            detail,
+            jwk: "",
+            faults: &Faults::NONE,
+            now: now(),
+        }));
+    }
+}
+
 fn failures(samples: &mut Samples) {
     for (name, words) in [
         ("failure-not-found", Words::not_found()),
@@ -703,6 +809,7 @@ fn failures(samples: &mut Samples) {
         ("failure-throttled", Words::throttled(Duration::from_secs(30))),
         ("failure-unavailable", Words::unavailable()),
         ("failure-broken", Words::broken()),
+        ("failure-unredirectable", Words::unredirectable(StatusCode::BAD_REQUEST, "The parameter redirect_uri must be one that the app has registered.")),
         ("failure-request-over", Words::gone("authorization request")),
         ("failure-invitation-over", Words::gone("invitation")),
         ("failure-forbidden", Words::forbidden("Only an owner of this shop reads its activity.")),
@@ -719,6 +826,7 @@ fn samples() -> Vec<(&'static str, String)> {
     shops(&mut samples);
     account(&mut samples);
     operator(&mut samples);
+    developer(&mut samples);
     failures(&mut samples);
     samples.pages
 }

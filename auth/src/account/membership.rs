@@ -144,16 +144,13 @@ impl Accounts {
                 "A merchant has at least one owner; make somebody else one first.",
             ));
         }
-        let entry = match role {
-            Some(role) => {
-                store::update(&mut tx, merchant, person, role).await?;
-                NewEntry::succeeded("membership.changed")
-                    .with(json!({ "from": before.name(), "to": role.name() }))
-            }
-            None => {
-                store::delete(&mut tx, merchant, person).await?;
-                NewEntry::succeeded("membership.removed").with(json!({ "from": before.name() }))
-            }
+        let entry = if let Some(role) = role {
+            store::update(&mut tx, merchant, person, role).await?;
+            NewEntry::succeeded("membership.changed")
+                .with(json!({ "from": before.name(), "to": role.name() }))
+        } else {
+            store::delete(&mut tx, merchant, person).await?;
+            NewEntry::succeeded("membership.removed").with(json!({ "from": before.name() }))
         };
         let entry = entry.by_person(session.person.id).to("person", person);
         audit::record(&mut tx, Log::Merchant(merchant), caller, now, &entry).await?;

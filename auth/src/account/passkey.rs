@@ -307,7 +307,7 @@ impl Accounts {
         if !store::insert(&mut tx, person, &passkey, &name, now).await? {
             return Err(Error::NotAccepted);
         }
-        let id = PasskeyId(passkey.cred_id().to_vec());
+        let id = PasskeyId(passkey.cred_id().clone());
         let entry = NewEntry::succeeded("passkey.added")
             .by_person(person)
             .to("passkey", &id);

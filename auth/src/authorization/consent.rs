@@ -111,6 +111,15 @@ impl GrantEnd {
         Self::ALL.into_iter().find(|end| end.name() == name)
     }
 
+    /// When what is given at `now` ends where an app asks for `longest` at most; `None`: not by itself, or as it does already.
+    pub fn at(self, now: Timestamp, longest: Option<Duration>) -> Option<Timestamp> {
+        let after = match self {
+            Self::AsAsked => longest,
+            fixed => fixed.fixed(),
+        };
+        after.map(|after| now.plus(after))
+    }
+
     const fn fixed(self) -> Option<Duration> {
         match self {
             Self::Day => Some(DAY),
@@ -335,8 +344,12 @@ fn all_asked(asked: &PendingRequest) -> ScopeSet {
 
 /// What was asked for and is granted: a write scope asked for where its read scope is granted is that read scope, and the other way round.
 pub(crate) fn given(asked: ScopeSet, granted: ScopeSet) -> ScopeSet {
-    let (fitting, smaller) = (asked.within(granted), granted.within(asked));
-    fitting.iter().chain(smaller.iter()).collect()
+    let fitting = asked.within(granted);
+    let smaller = granted
+        .within(asked)
+        .iter()
+        .filter(|&scope| !fitting.allows(scope));
+    fitting.iter().chain(smaller).collect()
 }
 
 fn invalid(pointer: &str, detail: &str) -> Error {
@@ -383,6 +396,7 @@ mod tests {
         for (asked, granted, expected) in [
             ("orders:write", "orders:write", "orders:write"),
             ("orders:write", "orders:read", "orders:read"),
+            ("orders:write", "orders:read orders:write", "orders:write"),
             ("orders:read", "orders:write", "orders:read"),
             ("orders:read catalog:read", "orders:read", "orders:read"),
             ("catalog:read", "orders:read", ""),

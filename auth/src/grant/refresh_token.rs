@@ -106,11 +106,11 @@ fn scopes(family: &Family, grant: &Grant, wanted: Option<&str>) -> Result<ScopeS
         .parse::<ScopeSet>()
         .ok()
         .filter(|&wanted| family.scopes.allows_all(wanted))
-        .ok_or(Refusal::InvalidScope)?
-        .within(left);
-    if wanted.is_empty() {
+        .ok_or(Refusal::InvalidScope)?;
+    let scopes = consent::given(wanted, left);
+    if scopes.is_empty() {
         Err(Refusal::InvalidScope)
     } else {
-        Ok(wanted)
+        Ok(scopes)
     }
 }

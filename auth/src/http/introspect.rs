@@ -95,7 +95,7 @@ async fn look(
     let credentials = client_authentication::read(headers, &form)?;
     let attempt = Attempt::begin(state, caller, &credentials, None, now)?;
     let verifier = state.verifier();
-    let looked = async {
+    let looked = Box::pin(async {
         let mut tx = state.database.begin().await?;
         let client = client::authenticate(&mut tx, &state.issuer, &credentials, now)
             .await?
@@ -105,7 +105,7 @@ async fn look(
             tx.commit().await.map_err(kernel::db::Error::from)?;
         }
         looked
-    };
+    });
     attempt.end(looked).await
 }
 

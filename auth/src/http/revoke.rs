@@ -68,7 +68,7 @@ async fn end(
     let credentials = client_authentication::read(headers, &form)?;
     let attempt = Attempt::begin(state, caller, &credentials, None, now)?;
     let verifier = state.verifier();
-    let ended = async {
+    let ended = Box::pin(async {
         let mut tx = state.database.begin().await?;
         let client = client::authenticate(&mut tx, &state.issuer, &credentials, now)
             .await?
@@ -76,6 +76,6 @@ async fn end(
         revocation::revoke(&mut tx, &verifier, &client, &token, caller, now).await?;
         tx.commit().await.map_err(kernel::db::Error::from)?;
         Ok(())
-    };
+    });
     attempt.end(ended).await
 }

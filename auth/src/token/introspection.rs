@@ -124,16 +124,16 @@ async fn access_token(
     token: &Secret,
     now: Timestamp,
 ) -> Result<Found, Error> {
-    let verified = match verifier.verify(token.expose()).await {
-        Ok(verified) => verified,
+    let read = match verifier.verify(token.expose()).await {
+        Ok(read) => read,
         Err(Error::Token(_)) => return Ok(None),
         Err(other) => return Err(other),
     };
-    let claims = verified.claims;
+    let claims = read.claims;
     if access_token::check_time(&claims, now).is_err() {
         return Ok(None);
     }
-    let grant = living_grant(tx, verified.merchant, claims.grant, now).await?;
+    let grant = living_grant(tx, read.merchant, claims.grant, now).await?;
     if grant.is_none_or(|grant| claims.epoch < grant.epoch) {
         return Ok(None);
     }
@@ -149,7 +149,7 @@ async fn access_token(
         iss: Some(claims.iss),
         jti: Some(claims.jti),
     };
-    Ok(Some((verified.merchant, introspection)))
+    Ok(Some((read.merchant, introspection)))
 }
 
 /// A token that has been exchanged is not active, though it may be retried for a moment.

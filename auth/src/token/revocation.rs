@@ -68,12 +68,12 @@ async fn access_token(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let verified = match verifier.verify(token.expose()).await {
-        Ok(verified) => verified,
+    let read = match verifier.verify(token.expose()).await {
+        Ok(read) => read,
         Err(Error::Token(_)) => return Ok(()),
         Err(other) => return Err(other),
     };
-    let (merchant, claims) = (verified.merchant, verified.claims);
+    let (merchant, claims) = (read.merchant, read.claims);
     if claims.client_id != client.id() || access_token::check_time(&claims, now).is_err() {
         return Ok(());
     }

@@ -330,10 +330,13 @@ async fn apps_secrets_and_keys_have_their_number() {
             .await
             .unwrap();
     }
-    let (one, other) = tokio::join!(
-        developers.create_app(&caller, &session, input()),
-        developers.create_app(&caller, &session, input()),
-    );
+    // Tasks of their own, as requests have them.
+    let create = || {
+        let (developers, caller, session) = (developers.clone(), caller.clone(), session.clone());
+        tokio::spawn(async move { developers.create_app(&caller, &session, input()).await })
+    };
+    let (one, other) = tokio::join!(create(), create());
+    let (one, other) = (one.unwrap(), other.unwrap());
     assert!(one.is_ok() != other.is_ok());
     assert_eq!(developers.apps(&session).await.unwrap().len(), 50);
 }

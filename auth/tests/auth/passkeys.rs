@@ -25,6 +25,9 @@ const USER_PRESENT: u8 = 0x01;
 const USER_VERIFIED: u8 = 0x04;
 const HAS_CREDENTIAL: u8 = 0x40;
 
+/// Makes an authenticator do something wrong.
+type Spoil = fn(&mut Authenticator);
+
 /// One passkey in an authenticator.
 struct Authenticator {
     key: EcdsaKeyPair,
@@ -221,12 +224,11 @@ async fn a_passkey_that_does_not_fit_signs_nobody_in_and_burns_its_challenge() {
     let house = House::new().await;
     let (_, mut authenticator) = with_passkey(&house, "anna").await;
     let (bea, _) = with_passkey(&house, "bea").await;
-    type Spoil = fn(&mut Authenticator);
     let cases: [(&str, Spoil); 5] = [
         ("another key", |one| one.key = Authenticator::new().key),
         ("an unknown passkey", |one| one.id = vec![7; 16]),
         ("another site", |one| {
-            one.origin = "https://stoa.example.evil".to_owned()
+            one.origin = "https://stoa.example.evil".to_owned();
         }),
         ("nobody verified", |one| one.flags = USER_PRESENT),
         ("a counter that goes back", |one| one.counter = 0),

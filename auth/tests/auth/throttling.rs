@@ -6,9 +6,9 @@ use auth::Error;
 
 use crate::house::{House, PASSWORD, secret};
 
-fn retry_after<T>(answer: Result<T, Error>) -> Option<Duration> {
+fn retry_after<T>(answer: &Result<T, Error>) -> Option<Duration> {
     match answer {
-        Err(Error::Throttled { retry_after }) => Some(retry_after),
+        Err(Error::Throttled { retry_after }) => Some(*retry_after),
         _ => None,
     }
 }
@@ -25,7 +25,7 @@ async fn five_wrong_passwords_are_free_and_then_each_costs_twice_the_one_before(
         }
         for seconds in [1, 2, 4, 8] {
             let before = house.accounts.hasher().computed();
-            let blocked = retry_after(house.try_sign_in(login, PASSWORD).await);
+            let blocked = retry_after(&house.try_sign_in(login, PASSWORD).await);
             assert_eq!(blocked, Some(Duration::from_secs(seconds)), "{login}");
             assert_eq!(
                 house.accounts.hasher().computed(),
@@ -55,10 +55,10 @@ async fn a_success_wipes_the_accounts_slate_and_a_day_does_too() {
     wrong(5).await;
     house.signed_in("anna").await;
     wrong(6).await;
-    assert!(retry_after(house.try_sign_in("anna", PASSWORD).await).is_some());
+    assert!(retry_after(&house.try_sign_in("anna", PASSWORD).await).is_some());
     house.installation.clock.advance(Duration::from_hours(25));
     wrong(6).await;
-    assert!(retry_after(house.try_sign_in("anna", PASSWORD).await).is_some());
+    assert!(retry_after(&house.try_sign_in("anna", PASSWORD).await).is_some());
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_network_has_twenty_wrong_ones_free_over_all_accounts() {
         assert!(matches!(wrong, Err(Error::NotAccepted)));
     }
     let blocked = house.try_sign_in("anna", PASSWORD).await;
-    assert_eq!(retry_after(blocked), Some(Duration::from_secs(1)));
+    assert_eq!(retry_after(&blocked), Some(Duration::from_secs(1)));
     let elsewhere = house.caller_from("2001:db8:1:2::7");
     house
         .accounts
@@ -172,7 +172,7 @@ async fn guessed_codes_are_throttled_and_a_known_password_wipes_nothing() {
             .accounts
             .second_factor(&caller, &ceremony, &code)
             .await;
-        assert!(retry_after(blocked).is_some(), "however right");
+        assert!(retry_after(&blocked).is_some(), "however right");
     }
     let password = secret(PASSWORD);
     let code = house.code(&totp);
@@ -180,7 +180,7 @@ async fn guessed_codes_are_throttled_and_a_known_password_wipes_nothing() {
         .accounts
         .step_up(&caller, &session, &password, Some(&code))
         .await;
-    assert!(retry_after(blocked).is_some(), "there too");
+    assert!(retry_after(&blocked).is_some(), "there too");
     house.installation.clock.advance(Duration::from_secs(1));
     house
         .accounts

@@ -35,6 +35,12 @@ use url::Url;
 
 use crate::{fixture::ISSUER, house::House, house::secret};
 
+/// Makes a claim wrong.
+type Spoil = fn(&mut Value);
+
+/// Makes a token of claims.
+type Sign<'a> = &'a dyn Fn(&Value) -> String;
+
 /// A key of the provider.
 struct Key {
     kid: String,
@@ -316,22 +322,21 @@ async fn an_answer_that_does_not_fit_is_not_believed() {
         .await
         .unwrap();
     let now = house.installation.clock.now();
-    type Spoil = fn(&mut Value);
     let spoilt: [(&str, Spoil); 11] = [
         ("another nonce", |claims| claims["nonce"] = json!("another")),
         ("no nonce", |claims| claims["nonce"] = Value::Null),
         ("another audience", |claims| {
-            claims["aud"] = json!("another")
+            claims["aud"] = json!("another");
         }),
         ("several audiences", |claims| {
-            claims["aud"] = json!(["stoa", "another"])
+            claims["aud"] = json!(["stoa", "another"]);
         }),
         ("another party", |claims| claims["azp"] = json!("another")),
         ("another issuer", |claims| {
-            claims["iss"] = json!("https://evil.example")
+            claims["iss"] = json!("https://evil.example");
         }),
         ("expired", |claims| {
-            claims["exp"] = json!(claims["iat"].as_i64().unwrap() - 61)
+            claims["exp"] = json!(claims["iat"].as_i64().unwrap() - 61);
         }),
         ("no end", |claims| {
             claims.as_object_mut().unwrap().remove("exp");
@@ -356,6 +361,23 @@ async fn an_answer_that_does_not_fit_is_not_believed() {
         );
     }
 
+    assert_eq!(
+        house.told(Log::Installation, "session.refused").await.len(),
+        11
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_the_provider_has_not_signed_is_not_believed() {
+    let house = House::new().await;
+    let provider = Provider::start().await;
+    let accounts = provider.accounts(&house);
+    house.person("anna").await;
+    let anna = house.signed_in("anna").await;
+    link(&house, &provider, &accounts, &anna, "anna-there")
+        .await
+        .unwrap();
+    let now = house.installation.clock.now();
     let encode = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let shared = |claims: &Value| {
         let mut header = Header::new(Algorithm::HS256);
@@ -372,7 +394,7 @@ async fn an_answer_that_does_not_fit_is_not_believed() {
         let token = provider.key.sign(claims);
         token[..token.len() - 4].to_owned() + "AAAA"
     };
-    let signatures: [(&str, &dyn Fn(&Value) -> String); 5] = [
+    let signatures: [(&str, Sign<'_>); 5] = [
         ("another key under the same name", &|claims| {
             Key::new("first").sign(claims)
         }),

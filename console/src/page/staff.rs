@@ -73,6 +73,7 @@ pub(crate) fn view(view: &View<'_>) -> Markup {
                         }
                         span.row-end.small.soft {
                             span { "since " (day(member.created_at)) }
+                            @if member.is_disabled { span.tag.tag-fault { "locked out" } }
                             span.tag { (role_words(member.role).0) }
                         }
                     }

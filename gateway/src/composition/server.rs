@@ -2,6 +2,7 @@
 
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use auth::account::Accounts;
 use axum::{
     Router,
     extract::{Request, State},
@@ -154,7 +155,15 @@ impl Server {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            work(serve, foundation, worker, announcer, &tasks, &stop)?;
+            let accounts = Accounts::new(
+                database,
+                Arc::clone(foundation.keyring()),
+                foundation.clock().clone(),
+                issuer.clone(),
+            )?;
+            work(
+                serve, foundation, worker, accounts, announcer, &tasks, &stop,
+            )?;
         } else {
             spawn_until(
                 &tasks,
@@ -293,6 +302,7 @@ async fn api(
         limiter: Arc::default(),
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
+    let pages = console(foundation, database, announcer, issuer);
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
@@ -300,6 +310,7 @@ async fn api(
     let routed = Router::new()
         .merge(authenticated)
         .merge(auth::http::router(oauth))
+        .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
         .merge(rest::service_router(Health {
             database: vital.clone(),
@@ -310,7 +321,40 @@ async fn api(
     };
     Ok(routed
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn_with_state(
+            issuer.clone(),
+            console::problems_as_pages,
+        ))
         .layer(middleware::from_fn_with_state(observing, observe)))
+}
+
+/// The pages.
+fn console(
+    foundation: &Foundation,
+    database: &Database,
+    announcer: &Announcer,
+    issuer: &auth::Issuer,
+) -> Router {
+    let clock = foundation.clock();
+    let accounts = auth::account::Accounts::new(
+        database.clone(),
+        Arc::clone(foundation.keyring()),
+        clock.clone(),
+        issuer.clone(),
+    );
+    console::router(console::Console {
+        accounts: Arc::new(accounts),
+        authorizations: auth::authorization::Authorizations::new(
+            issuer.clone(),
+            database.clone(),
+            clock.clone(),
+        ),
+        developers: auth::client::developer::Developers::new(database.clone(), clock.clone()),
+        grants: auth::grant::Grants::new(database.clone(), clock.clone(), announcer.clone()),
+        issuer: issuer.clone(),
+        clock: clock.clone(),
+        database: database.clone(),
+    })
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
@@ -344,6 +388,7 @@ fn work(
     serve: &Serve,
     foundation: &Foundation,
     database: Database,
+    accounts: Accounts,
     announcer: Announcer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -391,7 +436,7 @@ fn work(
     let options = foundation.connect_options().clone();
     let retention = DAY * u32::from(serve.delivery.event_retention_days);
     spawn_until(tasks, stop, async move {
-        sweep(database, options, clock, retention).await;
+        sweep(database, accounts, options, clock, retention).await;
     });
     Ok(())
 }
@@ -407,9 +452,10 @@ async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &C
     }
 }
 
-/// Deletes old idempotency keys, makes the partitions of the days to come, and drops those past their retention.
+/// Deletes old idempotency keys and what of the authorization server is over, makes the partitions of the days to come, and drops those past their retention.
 async fn sweep(
     database: Database,
+    accounts: Accounts,
     owner: sqlx::postgres::PgConnectOptions,
     clock: Clock,
     retention: Duration,
@@ -419,6 +465,12 @@ async fn sweep(
         let now = clock.now();
         if let Err(error) = kernel::idempotency::sweep(&database, now).await {
             tracing::warn!(error = %error, "idempotency keys could not be swept");
+        }
+        if let Err(error) = auth::sweep(&database, now).await {
+            tracing::warn!(error = %error, "authorization requests, codes and refresh tokens could not be swept");
+        }
+        if let Err(error) = accounts.sweep().await {
+            tracing::warn!(error = %error, "sessions and invitations could not be swept");
         }
         let partitions = async {
             let mut connection = sqlx::PgConnection::connect_with(&owner).await?;

@@ -107,14 +107,23 @@ pub(crate) struct ProblemBody<'p> {
     pub(crate) errors: &'p [FieldError],
 }
 
-/// Gives a response that carries a problem its body and headers.
+/// Gives a response that carries a problem its body and headers. A page says in its own words what went wrong, and stays what it is.
 pub(crate) fn render(
     response: Response,
     request: RequestId,
     request_headers: &HeaderMap,
 ) -> Response {
     let (parts, body) = response.into_parts();
-    let Some(problem) = parts.extensions.get::<Arc<Problem>>().cloned() else {
+    let is_page = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let Some(problem) = parts
+        .extensions
+        .get::<Arc<Problem>>()
+        .filter(|_| !is_page)
+        .cloned()
+    else {
         return Response::from_parts(parts, body);
     };
     let json = ProblemBody {

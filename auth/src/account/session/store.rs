@@ -182,7 +182,6 @@ pub(super) async fn list(
 }
 
 /// Puts a new token in the place of the old one; `None` if the session has ended. When it ends at the latest stays as it was.
-#[allow(clippy::too_many_arguments, reason = "each is a column of its own")]
 pub(super) async fn renew(
     tx: &mut PgConnection,
     person: PersonId,

@@ -149,21 +149,17 @@ fn find<'k>(keys: &'k JwkSet, kid: Option<&str>, alg: Algorithm) -> Result<&'k J
         let named = common.key_algorithm.map(|named| named.to_string());
         signs && named.is_none_or(|named| named == format!("{alg:?}"))
     };
-    match kid {
-        Some(kid) => {
-            let key = keys.find(kid).ok_or(Fault::UnknownKey)?;
-            if fits(key) {
-                Ok(key)
-            } else {
-                Err(Fault::Unsound)
-            }
-        }
-        None => {
-            let mut fitting = keys.keys.iter().filter(|key| fits(key));
-            match (fitting.next(), fitting.next()) {
-                (Some(key), None) => Ok(key),
-                _ => Err(Fault::Unsound),
-            }
-        }
+    if let Some(kid) = kid {
+        let key = keys.find(kid).ok_or(Fault::UnknownKey)?;
+        return if fits(key) {
+            Ok(key)
+        } else {
+            Err(Fault::Unsound)
+        };
+    }
+    let mut fitting = keys.keys.iter().filter(|key| fits(key));
+    match (fitting.next(), fitting.next()) {
+        (Some(key), None) => Ok(key),
+        _ => Err(Fault::Unsound),
     }
 }

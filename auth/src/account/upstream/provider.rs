@@ -219,12 +219,12 @@ impl Upstream {
             nonce,
             authenticated_after,
         };
-        let mut verified = id_token::verify(token, &known.keys, &expected, now);
-        if verified == Err(Fault::UnknownKey) {
+        let mut identity = id_token::verify(token, &known.keys, &expected, now);
+        if identity == Err(Fault::UnknownKey) {
             known = self.known(READ_KEYS_ANEW_AFTER, now).await?;
-            verified = id_token::verify(token, &known.keys, &expected, now);
+            identity = id_token::verify(token, &known.keys, &expected, now);
         }
-        verified.map_err(|_fault| Error::NotAccepted)
+        identity.map_err(|_fault| Error::NotAccepted)
     }
 
     fn client(&self, metadata: &Metadata) -> ProviderClient {
