@@ -322,6 +322,12 @@ pub(crate) fn scope_words(scope: Scope) -> String {
     capital(scope.words())
 }
 
+/// The same under a heading that says whether it is seen or changed: `Products and variants`.
+pub(crate) fn scope_item(scope: Scope) -> String {
+    let words = scope.words();
+    capital(words.strip_prefix("see ").unwrap_or(words))
+}
+
 /// Whether a scope lets an app see things and change none.
 pub(crate) fn only_sees(scope: Scope) -> bool {
     scope.name().ends_with(":read")
@@ -352,7 +358,7 @@ pub(crate) fn scope_list(scopes: ScopeSet) -> Markup {
                     h3 { (heading) }
                     ul.plain-list {
                         @for scope in scopes {
-                            li { (scope_words(scope)) @if is_far_reaching(scope) { " " span.tag.tag-warn { "far-reaching" } } }
+                            li { (scope_item(scope)) @if is_far_reaching(scope) { " " span.tag.tag-warn { "far-reaching" } } }
                         }
                     }
                 }

@@ -47,8 +47,9 @@ use crate::{
     failure::Words,
     layout::{AccountTab, MerchantTab, OperatorTab, Place as Part, Reader},
     page::{
-        activity, consent, developer_app, developer_apps, failure, installed_app, installed_apps, invitation, merchants, people,
-        profile, second_factor, security, sessions, sign_in, staff, step_up, totp,
+        activity, consent, developer_app, developer_apps, failure, installed_app, installed_apps,
+        invitation, merchants, people, profile, second_factor, security, sessions, sign_in, staff,
+        step_up, totp,
     },
     place::Place,
 };
@@ -87,7 +88,11 @@ fn shop(number: u128, name: &str, role: Role) -> Membership {
 }
 
 fn long_name() -> String {
-    "Schwarzwälderkirschtortenmanufaktur".repeat(6).chars().take(200).collect()
+    "Schwarzwälderkirschtortenmanufaktur"
+        .repeat(6)
+        .chars()
+        .take(200)
+        .collect()
 }
 
 fn reader(place: Part, memberships: Vec<Membership>) -> Reader {
@@ -126,14 +131,19 @@ fn scopes(names: &str) -> ScopeSet {
 }
 
 fn places() -> Vec<Place> {
-    ["Shop, Marktgasse 12", "Warehouse North", "Warehouse South", "Pop-up at the fair"]
-        .into_iter()
-        .enumerate()
-        .map(|(number, name)| Place {
-            id: LocationId::from_uuid(uuid(100 + u128::try_from(number).unwrap())),
-            name: name.to_owned(),
-        })
-        .collect()
+    [
+        "Shop, Marktgasse 12",
+        "Warehouse North",
+        "Warehouse South",
+        "Pop-up at the fair",
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(number, name)| Place {
+        id: LocationId::from_uuid(uuid(100 + u128::try_from(number).unwrap())),
+        name: name.to_owned(),
+    })
+    .collect()
 }
 
 fn installed(number: u128, name: &str, end: Option<Timestamp>) -> InstalledApp {
@@ -142,7 +152,9 @@ fn installed(number: u128, name: &str, end: Option<Timestamp>) -> InstalledApp {
             id: GrantId::from_uuid(uuid(number)),
             merchant_id: merchant(),
             app_id: AppId::from_uuid(uuid(number)),
-            scopes: scopes("orders:read orders.pii:read fulfillments:write inventory:read locations:read"),
+            scopes: scopes(
+                "orders:read orders.pii:read fulfillments:write inventory:read locations:read",
+            ),
             locations: Some(vec![LocationId::from_uuid(uuid(101))]),
             personal_data: true,
             expires_at: end,
@@ -282,7 +294,11 @@ fn consents(samples: &mut Samples) {
         places: (0..60)
             .map(|number| Place {
                 id: LocationId::from_uuid(uuid(200 + number)),
-                name: if number == 3 { long_name() } else { format!("Branch {number}") },
+                name: if number == 3 {
+                    long_name()
+                } else {
+                    format!("Branch {number}")
+                },
             })
             .collect(),
         chosen: consent::Chosen {
@@ -368,14 +384,32 @@ fn proofs(samples: &mut Samples) {
             upstream,
         })
     };
-    samples.add("sign-in", view("/console/", "", &Faults::NONE, true, Some("Example ID")));
+    samples.add(
+        "sign-in",
+        view("/console/", "", &Faults::NONE, true, Some("Example ID")),
+    );
     let refused = Faults::general(sign_in::NOT_ACCEPTED);
-    samples.add("sign-in-refused", view("/console/consent/a", "ines@corner-books.example", &refused, false, None));
+    samples.add(
+        "sign-in-refused",
+        view(
+            "/console/consent/a",
+            "ines@corner-books.example",
+            &refused,
+            false,
+            None,
+        ),
+    );
     let throttled = Faults::general(crate::component::throttled_words(Duration::from_secs(240)));
-    samples.add("sign-in-throttled", view("/console/", HOSTILE, &throttled, false, None));
+    samples.add(
+        "sign-in-throttled",
+        view("/console/", HOSTILE, &throttled, false, None),
+    );
     for (name, faults) in [
         ("second-factor", Faults::NONE),
-        ("second-factor-refused", Faults::general(second_factor::NOT_ACCEPTED)),
+        (
+            "second-factor-refused",
+            Faults::general(second_factor::NOT_ACCEPTED),
+        ),
     ] {
         samples.add(
             name,
@@ -428,7 +462,11 @@ fn invitations(samples: &mut Samples) {
     samples.add("invitation", view(None, &Faults::NONE));
     let faults = Faults::of_fields(&[
         kernel::problem::FieldError::at("/login", "taken", "is taken by somebody else"),
-        kernel::problem::FieldError::at("/password", "weak", "must be harder to guess: this is one of the most common passwords"),
+        kernel::problem::FieldError::at(
+            "/password",
+            "weak",
+            "must be harder to guess: this is one of the most common passwords",
+        ),
     ]);
     samples.add("invitation-refused", view(None, &faults));
     let reader = reader(Part::Aside, one_shop());
@@ -477,38 +515,51 @@ fn shops(samples: &mut Samples) {
     fresh.last_used_at = None;
     fresh.grant.personal_data = false;
     fresh.grant.locations = None;
-    samples.add("apps", list(&[
-        installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z"))),
-        installed(6, &long_name(), Some(at("2027-11-21T16:20:00Z"))),
-        fresh,
-        ended.clone(),
-    ]));
+    samples.add(
+        "apps",
+        list(&[
+            installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z"))),
+            installed(6, &long_name(), Some(at("2027-11-21T16:20:00Z"))),
+            fresh,
+            ended.clone(),
+        ]),
+    );
     samples.add("apps-empty", list(&[]));
     let names = ["Warehouse North".to_owned()];
     for (name, app, decides) in [
-        ("app", installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z"))), true),
+        (
+            "app",
+            installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z"))),
+            true,
+        ),
         ("app-viewer", installed(5, &long_name(), None), false),
         ("app-ended", ended, true),
     ] {
-        samples.add(name, installed_app::view(&installed_app::View {
+        samples.add(
+            name,
+            installed_app::view(&installed_app::View {
+                reader: &apps,
+                form: &form,
+                app: &app,
+                places: Some(&names),
+                decides,
+                now: now(),
+            }),
+        );
+    }
+    let app = installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z")));
+    samples.add(
+        "app-change",
+        installed_app::change_view(&installed_app::ChangeView {
             reader: &apps,
             form: &form,
             app: &app,
-            places: Some(&names),
-            decides,
+            places: &places(),
+            chosen: &installed_app::Chosen::of(&app),
+            faults: &Faults::NONE,
             now: now(),
-        }));
-    }
-    let app = installed(5, "Parcel Desk", Some(at("2026-11-24T09:00:00Z")));
-    samples.add("app-change", installed_app::change_view(&installed_app::ChangeView {
-        reader: &apps,
-        form: &form,
-        app: &app,
-        places: &places(),
-        chosen: &installed_app::Chosen::of(&app),
-        faults: &Faults::NONE,
-        now: now(),
-    }));
+        }),
+    );
     staff_pages(samples);
     activity_page(samples);
 }
@@ -521,35 +572,51 @@ fn staff_pages(samples: &mut Samples) {
         member(21, &long_name(), Role::Manager),
         member(22, "Jonas Halden", Role::Viewer),
     ];
-    let open = [invitation_of(30, Some("Jonas, from the warehouse"), Role::Manager), invitation_of(31, None, Role::Viewer)];
-    samples.add("staff", staff::view(&staff::View {
-        reader: &reader,
-        form: &form,
-        merchant: merchant(),
-        person: PersonId::from_uuid(uuid(20)),
-        staff: &members,
-        invitations: &open,
-    }));
-    samples.add("staff-invite", staff::invite_view(&staff::InviteView {
-        reader: &reader,
-        form: &form,
-        merchant: merchant(),
-        label: "",
-        role: Role::Viewer,
-        faults: &Faults::NONE,
-    }));
-    let link = "https://stoa.example/console/invitations/AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE";
+    let open = [
+        invitation_of(30, Some("Jonas, from the warehouse"), Role::Manager),
+        invitation_of(31, None, Role::Viewer),
+    ];
+    samples.add(
+        "staff",
+        staff::view(&staff::View {
+            reader: &reader,
+            form: &form,
+            merchant: merchant(),
+            person: PersonId::from_uuid(uuid(20)),
+            staff: &members,
+            invitations: &open,
+        }),
+    );
+    samples.add(
+        "staff-invite",
+        staff::invite_view(&staff::InviteView {
+            reader: &reader,
+            form: &form,
+            merchant: merchant(),
+            label: "",
+            role: Role::Viewer,
+            faults: &Faults::NONE,
+        }),
+    );
+    let link =
+        "https://stoa.example/console/invitations/AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE";
     let back = ("/console/", "Staff");
-    samples.add("staff-invited", staff::invited_view(&reader, open.first().unwrap(), link, back));
+    samples.add(
+        "staff-invited",
+        staff::invited_view(&reader, open.first().unwrap(), link, back),
+    );
     let last_owner = Faults::general("This is the last owner: a shop keeps one.");
-    samples.add("staff-member", staff::member_view(&staff::MemberView {
-        reader: &reader,
-        form: &form,
-        merchant: merchant(),
-        member: members.first().unwrap(),
-        is_self: true,
-        faults: &last_owner,
-    }));
+    samples.add(
+        "staff-member",
+        staff::member_view(&staff::MemberView {
+            reader: &reader,
+            form: &form,
+            merchant: merchant(),
+            member: members.first().unwrap(),
+            is_self: true,
+            faults: &last_owner,
+        }),
+    );
 }
 
 fn activity_page(samples: &mut Samples) {
@@ -573,17 +640,31 @@ fn activity_page(samples: &mut Samples) {
         app: app.map(ToOwned::to_owned),
     };
     let lines = [
-        line(40, "grant.consented", Outcome::Succeeded, "Ines Weber", Some("Parcel Desk")),
-        line(41, "refresh_token.reused", Outcome::Refused, "The app", Some(&long_name())),
+        line(
+            40,
+            "grant.consented",
+            Outcome::Succeeded,
+            "Ines Weber",
+            Some("Parcel Desk"),
+        ),
+        line(
+            41,
+            "refresh_token.reused",
+            Outcome::Refused,
+            "The app",
+            Some(&long_name()),
+        ),
         line(42, "membership.changed", Outcome::Succeeded, HOSTILE, None),
     ];
-    let view = |lines: &[activity::Line], next| activity::view(&activity::View {
-        reader: &reader,
-        merchant: merchant(),
-        lines,
-        is_first: next != Some("cursor"),
-        next,
-    });
+    let view = |lines: &[activity::Line], next| {
+        activity::view(&activity::View {
+            reader: &reader,
+            merchant: merchant(),
+            lines,
+            is_first: next != Some("cursor"),
+            next,
+        })
+    };
     samples.add("activity", view(&lines, Some("cursor")));
     samples.add("activity-empty", view(&[], None));
 }
@@ -607,54 +688,99 @@ fn account(samples: &mut Samples) {
     let mut everything = reader(Part::Account(AccountTab::Profile), several_shops());
     everything.is_operator = true;
     everything.is_developer = true;
-    samples.add("profile", profile::view(&profile::View {
-        reader: &everything,
-        form: &form,
-        person: &person(),
-        name: "Ines Weber",
-        memberships: &several_shops(),
-        faults: &Faults::NONE,
-    }));
+    samples.add(
+        "profile",
+        profile::view(&profile::View {
+            reader: &everything,
+            form: &form,
+            person: &person(),
+            name: "Ines Weber",
+            memberships: &several_shops(),
+            faults: &Faults::NONE,
+        }),
+    );
     let nobody = reader(Part::Account(AccountTab::Profile), Vec::new());
-    samples.add("profile-refused", profile::view(&profile::View {
-        reader: &nobody,
-        form: &form,
-        person: &Person { name: long_name(), is_operator: false, is_developer: false, ..person() },
-        name: "",
-        memberships: &[],
-        faults: &Faults::at("name", "This must not be empty."),
-    }));
+    samples.add(
+        "profile-refused",
+        profile::view(&profile::View {
+            reader: &nobody,
+            form: &form,
+            person: &Person {
+                name: long_name(),
+                is_operator: false,
+                is_developer: false,
+                ..person()
+            },
+            name: "",
+            memberships: &[],
+            faults: &Faults::at("name", "This must not be empty."),
+        }),
+    );
     everything.place = Part::Account(AccountTab::Security);
     let passkeys = [
-        security::Passkey { id: "a".to_owned(), name: "Laptop".to_owned(), created_at: at("2026-01-02T03:04:05Z"), last_used_at: Some(now()) },
-        security::Passkey { id: "b".to_owned(), name: long_name(), created_at: at("2026-01-02T03:04:05Z"), last_used_at: None },
+        security::Passkey {
+            id: "a".to_owned(),
+            name: "Laptop".to_owned(),
+            created_at: at("2026-01-02T03:04:05Z"),
+            last_used_at: Some(now()),
+        },
+        security::Passkey {
+            id: "b".to_owned(),
+            name: long_name(),
+            created_at: at("2026-01-02T03:04:05Z"),
+            last_used_at: None,
+        },
     ];
-    let view = |person: &Person, codes, passkeys| security::view(&security::View {
-        reader: &everything,
-        form: &form,
-        person,
-        recovery_codes: codes,
-        passkeys,
-        upstream: Some(("Example ID", true)),
-        faults: &Faults::NONE,
-        now: now(),
-    });
+    let view = |person: &Person, codes, passkeys| {
+        security::view(&security::View {
+            reader: &everything,
+            form: &form,
+            person,
+            recovery_codes: codes,
+            passkeys,
+            upstream: Some(("Example ID", true)),
+            faults: &Faults::NONE,
+            now: now(),
+        })
+    };
     samples.add("security", view(&person(), 2, Some(&passkeys)));
-    let plain = Person { has_totp: false, ..person() };
+    let plain = Person {
+        has_totp: false,
+        ..person()
+    };
     samples.add("security-plain", view(&plain, 0, None));
-    samples.add("password", security::password_view(&everything, &form, &person(), &Faults::at("password", "This must be harder to guess.")));
-    samples.add("passkey-new", security::new_passkey_view(&everything, &form, "", &Faults::NONE));
+    samples.add(
+        "password",
+        security::password_view(
+            &everything,
+            &form,
+            &person(),
+            &Faults::at("password", "This must be harder to guess."),
+        ),
+    );
+    samples.add(
+        "passkey-new",
+        security::new_passkey_view(&everything, &form, "", &Faults::NONE),
+    );
     let secret = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
-    samples.add("totp", totp::view(&totp::View {
-        reader: &everything,
-        form: &form,
-        ceremony: "ceremony",
-        secret,
-        url: &format!("otpauth://totp/Stoa:ines%40corner-books.example?secret={secret}&issuer=Stoa"),
-        faults: &Faults::NONE,
-    }));
+    samples.add(
+        "totp",
+        totp::view(&totp::View {
+            reader: &everything,
+            form: &form,
+            ceremony: "ceremony",
+            secret,
+            url: &format!(
+                "otpauth://totp/Stoa:ines%40corner-books.example?secret={secret}&issuer=Stoa"
+            ),
+            faults: &Faults::NONE,
+        }),
+    );
     let codes = ["ABCD-EFGH-IJKL-MNOP"; 10];
-    samples.add("recovery-codes", totp::codes_view(&everything, &codes, true));
+    samples.add(
+        "recovery-codes",
+        totp::codes_view(&everything, &codes, true),
+    );
     everything.place = Part::Account(AccountTab::Sessions);
     let summary = |number: u128, agent: &str, is_current| SessionSummary {
         id: SessionId::from_uuid(uuid(number)),
@@ -681,27 +807,66 @@ fn operator(samples: &mut Samples) {
     let mut reader = reader(Part::Operator(OperatorTab::Merchants), one_shop());
     reader.is_operator = true;
     let merchants_of = [
-        Merchant { id: merchant(), name: "Corner Books".to_owned(), created_at: now() },
-        Merchant { id: MerchantId::from_uuid(uuid(2)), name: long_name(), created_at: now() },
+        Merchant {
+            id: merchant(),
+            name: "Corner Books".to_owned(),
+            created_at: now(),
+        },
+        Merchant {
+            id: MerchantId::from_uuid(uuid(2)),
+            name: long_name(),
+            created_at: now(),
+        },
     ];
     for (name, merchants_of) in [("merchants", &merchants_of[..]), ("merchants-empty", &[])] {
-        samples.add(name, merchants::view(&merchants::View { reader: &reader, merchants: merchants_of, next: Some("cursor") }));
+        samples.add(
+            name,
+            merchants::view(&merchants::View {
+                reader: &reader,
+                merchants: merchants_of,
+                next: Some("cursor"),
+            }),
+        );
     }
     reader.place = Part::Operator(OperatorTab::People);
-    let other = Person { id: PersonId::from_uuid(uuid(21)), name: HOSTILE.to_owned(), is_operator: false, ..person() };
+    let other = Person {
+        id: PersonId::from_uuid(uuid(21)),
+        name: HOSTILE.to_owned(),
+        is_operator: false,
+        ..person()
+    };
     let listed = [
-        ListedPerson { person: person(), merchants: 2, disabled_at: None },
-        ListedPerson { person: other, merchants: 0, disabled_at: Some(now()) },
-        ListedPerson { person: Person { id: PersonId::from_uuid(uuid(22)), name: long_name(), ..person() }, merchants: 1, disabled_at: None },
+        ListedPerson {
+            person: person(),
+            merchants: 2,
+            disabled_at: None,
+        },
+        ListedPerson {
+            person: other,
+            merchants: 0,
+            disabled_at: Some(now()),
+        },
+        ListedPerson {
+            person: Person {
+                id: PersonId::from_uuid(uuid(22)),
+                name: long_name(),
+                ..person()
+            },
+            merchants: 1,
+            disabled_at: None,
+        },
     ];
-    samples.add("people", people::view(&people::View {
-        reader: &reader,
-        form: &form,
-        person: PersonId::from_uuid(uuid(20)),
-        people: &listed,
-        invitations: &[],
-        next: None,
-    }));
+    samples.add(
+        "people",
+        people::view(&people::View {
+            reader: &reader,
+            form: &form,
+            person: PersonId::from_uuid(uuid(20)),
+            people: &listed,
+            invitations: &[],
+            next: None,
+        }),
+    );
     samples.add("people-invite", people::invite_view(&reader, &form));
 }
 
@@ -739,22 +904,41 @@ fn developer(samples: &mut Samples) {
     };
     let faults = Faults::of_fields(&[
         kernel::problem::FieldError::at("/redirectUris/0", "invalid", "must be https"),
-        kernel::problem::FieldError::at("/requiredScopes", "invalid", "must be among those that the app may ask for"),
+        kernel::problem::FieldError::at(
+            "/requiredScopes",
+            "invalid",
+            "must be among those that the app may ask for",
+        ),
     ]);
-    samples.add("developer-app-new", developer_apps::new_view(&developer_apps::NewView {
-        reader: &reader,
-        form: &form,
-        input: &input,
-        faults: &faults,
-    }));
-    samples.add("developer-app-settings", developer_app::settings_view(&developer_app::SettingsView {
-        reader: &reader,
-        form: &form,
-        app: &parcel_desk,
-        input: &input,
-        faults: &Faults::NONE,
-    }));
-    samples.add("developer-secret", developer_apps::secret_view(&reader, parcel_desk.id, "Parcel Desk", &format!("stoa_secret_{}", "a1B2c3D4".repeat(6)), true));
+    samples.add(
+        "developer-app-new",
+        developer_apps::new_view(&developer_apps::NewView {
+            reader: &reader,
+            form: &form,
+            input: &input,
+            faults: &faults,
+        }),
+    );
+    samples.add(
+        "developer-app-settings",
+        developer_app::settings_view(&developer_app::SettingsView {
+            reader: &reader,
+            form: &form,
+            app: &parcel_desk,
+            input: &input,
+            faults: &Faults::NONE,
+        }),
+    );
+    samples.add(
+        "developer-secret",
+        developer_apps::secret_view(
+            &reader,
+            parcel_desk.id,
+            "Parcel Desk",
+            &format!("stoa_secret_{}", "a1B2c3D4".repeat(6)),
+            true,
+        ),
+    );
     let grant = installed(5, "Parcel Desk", Some(at("2027-03-03T14:00:00Z"))).grant;
     let install = |name: &str, last_used_at| AppInstall {
         merchant_id: merchant(),
@@ -764,11 +948,29 @@ fn developer(samples: &mut Samples) {
     };
     let detail = AppDetail {
         secrets: vec![
-            AppSecret { id: AppSecretId::from_uuid(uuid(70)), hint: "x4Qz".to_owned(), created_at: now(), expires_at: None },
-            AppSecret { id: AppSecretId::from_uuid(uuid(71)), hint: String::new(), created_at: at("2026-06-01T08:00:00Z"), expires_at: Some(at("2026-11-22T16:20:00Z")) },
+            AppSecret {
+                id: AppSecretId::from_uuid(uuid(70)),
+                hint: "x4Qz".to_owned(),
+                created_at: now(),
+                expires_at: None,
+            },
+            AppSecret {
+                id: AppSecretId::from_uuid(uuid(71)),
+                hint: String::new(),
+                created_at: at("2026-06-01T08:00:00Z"),
+                expires_at: Some(at("2026-11-22T16:20:00Z")),
+            },
         ],
-        keys: vec![AppKey { kid: "deployment-1".to_owned(), kty: "EC", algorithms: Vec::new(), created_at: now() }],
-        installs: vec![install("Corner Books", Some(now())), install(&long_name(), None)],
+        keys: vec![AppKey {
+            kid: "deployment-1".to_owned(),
+            kty: "EC",
+            algorithms: Vec::new(),
+            created_at: now(),
+        }],
+        installs: vec![
+            install("Corner Books", Some(now())),
+            install(&long_name(), None),
+        ],
         living_installs: 2,
         errors: vec![TokenError {
             id: TokenErrorId::from_uuid(uuid(80)),
@@ -790,14 +992,17 @@ fn developer(samples: &mut Samples) {
         ..detail.clone()
     };
     for (name, detail) in [("developer-app", &detail), ("developer-app-fresh", &fresh)] {
-        samples.add(name, developer_app::view(&developer_app::View {
-            reader: &reader,
-            form: &form,
-            detail,
-            jwk: "",
-            faults: &Faults::NONE,
-            now: now(),
-        }));
+        samples.add(
+            name,
+            developer_app::view(&developer_app::View {
+                reader: &reader,
+                form: &form,
+                detail,
+                jwk: "",
+                faults: &Faults::NONE,
+                now: now(),
+            }),
+        );
     }
 }
 
@@ -806,13 +1011,25 @@ fn failures(samples: &mut Samples) {
         ("failure-not-found", Words::not_found()),
         ("failure-foreign-form", Words::foreign_form()),
         ("failure-stale-form", Words::stale_form()),
-        ("failure-throttled", Words::throttled(Duration::from_secs(30))),
+        (
+            "failure-throttled",
+            Words::throttled(Duration::from_secs(30)),
+        ),
         ("failure-unavailable", Words::unavailable()),
         ("failure-broken", Words::broken()),
-        ("failure-unredirectable", Words::unredirectable(StatusCode::BAD_REQUEST, "The parameter redirect_uri must be one that the app has registered.")),
+        (
+            "failure-unredirectable",
+            Words::unredirectable(
+                StatusCode::BAD_REQUEST,
+                "The parameter redirect_uri must be one that the app has registered.",
+            ),
+        ),
         ("failure-request-over", Words::gone("authorization request")),
         ("failure-invitation-over", Words::gone("invitation")),
-        ("failure-forbidden", Words::forbidden("Only an owner of this shop reads its activity.")),
+        (
+            "failure-forbidden",
+            Words::forbidden("Only an owner of this shop reads its activity."),
+        ),
     ] {
         samples.add(name, failure::view(&words));
     }
@@ -869,25 +1086,38 @@ fn every_page_has_one_heading_a_title_and_landmarks() {
         assert!(page.contains("<html lang=\"en\">"), "{name}");
         assert!(page.contains("class=\"skip\""), "{name}");
         let (_, title) = page.split_once("<title>").unwrap();
-        assert!(title.split("</title>").next().unwrap().len() > " · Stoa".len(), "{name}");
+        assert!(
+            title.split("</title>").next().unwrap().len() > " · Stoa".len(),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn every_field_has_a_label_and_no_id_stands_twice() {
     for (name, page) in samples() {
-        let labels: HashSet<_> = attributes(&page, "label", "for").into_iter().flatten().collect();
+        let labels: HashSet<_> = attributes(&page, "label", "for")
+            .into_iter()
+            .flatten()
+            .collect();
         for tag in ["input", "select", "textarea"] {
             let ids = attributes(&page, tag, "id");
             let kinds = attributes(&page, tag, "type");
             let hides = attributes(&page, tag, "aria-hidden");
             for ((id, kind), hidden) in ids.iter().zip(&kinds).zip(&hides) {
                 let labelled = id.is_some_and(|id| labels.contains(id));
-                assert!(labelled || *kind == Some("hidden") || hidden.is_some(), "{name}: {tag} {id:?} {kind:?}");
+                assert!(
+                    labelled || *kind == Some("hidden") || hidden.is_some(),
+                    "{name}: {tag} {id:?} {kind:?}"
+                );
             }
         }
         let mut seen = HashSet::new();
-        for id in page.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        for id in page
+            .split(" id=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+        {
             assert!(seen.insert(id), "{name}: {id} stands twice");
         }
     }
@@ -909,10 +1139,19 @@ fn consent_marks_what_is_needed_and_ticks_what_may_be_unticked() {
     let page = Asked::new().page().into_string();
     assert_eq!(page.matches("<span class=\"tag\">needed</span>").count(), 2);
     assert!(page.contains("name=\"scope\" value=\"inventory:read\" checked"));
-    assert!(!page.contains("value=\"orders:read\""), "what is needed has no box");
+    assert!(
+        !page.contains("value=\"orders:read\""),
+        "what is needed has no box"
+    );
     assert!(page.contains("name=\"personal_data\""));
-    assert!(!page.contains("value=\"orders.pii:read\""), "personal data has a box of its own");
-    assert!(page.contains("not verified") || page.contains("Neither its name nor its maker is verified"));
+    assert!(
+        !page.contains("value=\"orders.pii:read\""),
+        "personal data has a box of its own"
+    );
+    assert!(
+        page.contains("not verified")
+            || page.contains("Neither its name nor its maker is verified")
+    );
 }
 
 #[test]

@@ -302,7 +302,7 @@ async fn api(
         limiter: Arc::default(),
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
-    let pages = console(foundation, database, announcer, issuer);
+    let pages = console(foundation, database, announcer, issuer)?;
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
@@ -334,15 +334,15 @@ fn console(
     database: &Database,
     announcer: &Announcer,
     issuer: &auth::Issuer,
-) -> Router {
+) -> Result<Router, StartError> {
     let clock = foundation.clock();
     let accounts = auth::account::Accounts::new(
         database.clone(),
         Arc::clone(foundation.keyring()),
         clock.clone(),
         issuer.clone(),
-    );
-    console::router(console::Console {
+    )?;
+    Ok(console::router(console::Console {
         accounts: Arc::new(accounts),
         authorizations: auth::authorization::Authorizations::new(
             issuer.clone(),
@@ -354,7 +354,7 @@ fn console(
         issuer: issuer.clone(),
         clock: clock.clone(),
         database: database.clone(),
-    })
+    }))
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
