@@ -215,3 +215,25 @@ async fn a_parameter_that_comes_twice_is_refused_at_every_endpoint() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_flood_of_requests_is_swept_as_a_whole() {
+    // Anybody may ask without proving anything: what they leave behind must not stay because there is much of it.
+    let scene = Scene::new(ClientKind::Public).await;
+    let app = scene.desk.app.app.id.uuid();
+    let now = scene.installation.clock.now().unix_seconds();
+    scene
+        .installation
+        .execute(&format!(
+            "insert into authorization_requests (handle_sha256, app_id, redirect_uri, scopes, code_challenge, created_at, expires_at)
+            select sha256(number::text::bytea), '{app}', 'https://desk.example/callback', '{{orders:read}}', 'x',
+                to_timestamp({now}) - interval '20 minutes', to_timestamp({now}) - interval '10 minutes'
+            from generate_series(1, 2500) number"
+        ))
+        .await;
+    assert_eq!(scene.waiting().await, 2_500);
+    let worker = scene.installation.database.worker();
+    let swept = auth::sweep(&worker, scene.installation.clock.now());
+    assert_eq!(swept.await.unwrap(), 2_500);
+    assert_eq!(scene.waiting().await, 0);
+}
