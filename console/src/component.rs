@@ -141,6 +141,10 @@ pub(crate) enum Tone {
 }
 
 /// A sentence or two that stand out. Announced when the page is shown after something was done.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn notice(tone: Tone, content: Markup) -> Markup {
     let warn = (tone == Tone::Warn).then_some("notice-warn");
     html! { div.notice.(warn.unwrap_or_default()) role="status" { (content) } }
@@ -256,7 +260,7 @@ pub(crate) fn monogram(name: &str, small: bool) -> Markup {
         .chars()
         .find(|character| character.is_alphanumeric())
         .map_or_else(|| "·".to_owned(), |letter| letter.to_uppercase().collect());
-    let class = small.then_some("monogram-small").unwrap_or_default();
+    let class = if small { "monogram-small" } else { "" };
     html! { span.monogram.(class) aria-hidden="true" { (letter) } }
 }
 
@@ -266,11 +270,19 @@ pub(crate) fn back(href: &str, label: &str) -> Markup {
 }
 
 /// Something that can't be undone, folded until it is asked for.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn fold_danger(label: &str, content: Markup) -> Markup {
     html! { details.fold.fold-danger { summary { (label) } div.fold-body { (content) } } }
 }
 
 /// Something that few need, folded.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn fold(label: &str, content: Markup) -> Markup {
     html! { details.fold { summary { (label) } div.fold-body { (content) } } }
 }
