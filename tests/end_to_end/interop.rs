@@ -57,7 +57,7 @@ async fn client(stoa: &Stoa, clients: &TestClients, method: &str) -> Value {
 }
 
 /// A new app that a developer makes on the pages, with this public key. Gives its id.
-async fn app_with_key(stoa: &Stoa, jwk: &Value) -> String {
+pub(crate) async fn app_with_key(stoa: &Stoa, jwk: &Value) -> String {
     let developer = stoa.person_with(&["--developer"]);
     let browser = developer.browser(&stoa.base_url()).await;
     let page = browser.open("/console/developer/apps/new").await;

@@ -13,6 +13,7 @@ mod administration;
 mod architecture;
 mod crashes;
 mod demo;
+mod documentation;
 mod erp;
 mod errors;
 mod exactly_once;
@@ -20,10 +21,13 @@ mod flash_sale;
 mod grants;
 mod imports;
 mod interop;
+mod login;
+mod logistics_app;
 mod matrix;
 mod operation;
 mod pages;
 mod real_data;
+mod tokens;
 mod webhooks;
 
 /// The binary under test.
