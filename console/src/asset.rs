@@ -8,10 +8,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
 /// How long browsers keep what never changes under its path.
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+
+/// Bytes of the hash that a path shows: enough to tell one content from another.
+const HASH_LENGTH: usize = 9;
 
 /// A file that pages name.
 pub(crate) struct Asset {
@@ -52,11 +56,9 @@ pub(crate) static ICON: LazyLock<Asset> = LazyLock::new(|| {
 
 impl Asset {
     fn new(name: &str, extension: &str, media_type: &'static str, content: &'static str) -> Self {
-        let hash: String = Sha256::digest(content.as_bytes())
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = Sha256::digest(content.as_bytes());
+        let hash = BASE64_URL_SAFE_NO_PAD
+            .encode(hash.iter().copied().take(HASH_LENGTH).collect::<Vec<u8>>());
         Self {
             path: format!("/console/assets/{name}.{hash}.{extension}"),
             media_type,

@@ -141,6 +141,10 @@ pub(crate) enum Tone {
 }
 
 /// A sentence or two that stand out. Announced when the page is shown after something was done.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn notice(tone: Tone, content: Markup) -> Markup {
     let warn = (tone == Tone::Warn).then_some("notice-warn");
     html! { div.notice.(warn.unwrap_or_default()) role="status" { (content) } }
@@ -256,7 +260,7 @@ pub(crate) fn monogram(name: &str, small: bool) -> Markup {
         .chars()
         .find(|character| character.is_alphanumeric())
         .map_or_else(|| "·".to_owned(), |letter| letter.to_uppercase().collect());
-    let class = small.then_some("monogram-small").unwrap_or_default();
+    let class = if small { "monogram-small" } else { "" };
     html! { span.monogram.(class) aria-hidden="true" { (letter) } }
 }
 
@@ -266,11 +270,19 @@ pub(crate) fn back(href: &str, label: &str) -> Markup {
 }
 
 /// Something that can't be undone, folded until it is asked for.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn fold_danger(label: &str, content: Markup) -> Markup {
     html! { details.fold.fold-danger { summary { (label) } div.fold-body { (content) } } }
 }
 
 /// Something that few need, folded.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what is rendered is handed over"
+)]
 pub(crate) fn fold(label: &str, content: Markup) -> Markup {
     html! { details.fold { summary { (label) } div.fold-body { (content) } } }
 }
@@ -322,6 +334,12 @@ pub(crate) fn scope_words(scope: Scope) -> String {
     capital(scope.words())
 }
 
+/// The same under a heading that says whether it is seen or changed: `Products and variants`.
+pub(crate) fn scope_item(scope: Scope) -> String {
+    let words = scope.words();
+    capital(words.strip_prefix("see ").unwrap_or(words))
+}
+
 /// Whether a scope lets an app see things and change none.
 pub(crate) fn only_sees(scope: Scope) -> bool {
     scope.name().ends_with(":read")
@@ -352,7 +370,7 @@ pub(crate) fn scope_list(scopes: ScopeSet) -> Markup {
                     h3 { (heading) }
                     ul.plain-list {
                         @for scope in scopes {
-                            li { (scope_words(scope)) @if is_far_reaching(scope) { " " span.tag.tag-warn { "far-reaching" } } }
+                            li { (scope_item(scope)) @if is_far_reaching(scope) { " " span.tag.tag-warn { "far-reaching" } } }
                         }
                     }
                 }

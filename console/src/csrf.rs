@@ -11,6 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use maud::{Markup, Render, html};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -40,12 +41,7 @@ impl FormToken {
         let mut hash = Sha256::new();
         hash.update(DERIVATION);
         hash.update(cookie.as_bytes());
-        Self(
-            hash.finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        Self(BASE64_URL_SAFE_NO_PAD.encode(hash.finalize()))
     }
 
     fn matches(&self, shown: &str) -> bool {
@@ -186,8 +182,7 @@ fn is_same_origin(headers: &HeaderMap, origin: &str) -> bool {
     }
 }
 
-/// 256 random bits, in hexadecimal digits.
+/// 256 random bits, in base64url.
 fn random() -> String {
-    let bits: [u8; 32] = rand::random();
-    bits.iter().map(|byte| format!("{byte:02x}")).collect()
+    BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }

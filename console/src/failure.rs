@@ -150,7 +150,9 @@ impl Words {
             "This app's request can't be used",
             "An app has sent you here to ask for access, and something in its request is wrong. Nothing was given, and you were not sent back, because we can't tell whether that address is the app's.",
         );
-        words.sentences.push(format!("For whoever makes the app: {reason}"));
+        words
+            .sentences
+            .push(format!("For whoever makes the app: {reason}"));
         words
     }
 

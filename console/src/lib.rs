@@ -71,10 +71,7 @@ impl Console {
 pub fn router(console: Console) -> Router {
     page::routes()
         .method_not_allowed_fallback(|| async { failure::Failure::NoPage })
-        .layer(middleware::from_fn_with_state(
-            console.clone(),
-            csrf::guard,
-        ))
+        .layer(middleware::from_fn_with_state(console.clone(), csrf::guard))
         .layer(middleware::from_fn(session::lead_back))
         .merge(asset::router())
         .layer(middleware::from_fn_with_state(

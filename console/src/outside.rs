@@ -32,7 +32,8 @@ pub async fn problems_as_pages(
         return answer;
     };
     if let Some(after) = answer.headers().get(header::RETRY_AFTER) {
-        page.headers_mut().insert(header::RETRY_AFTER, after.clone());
+        page.headers_mut()
+            .insert(header::RETRY_AFTER, after.clone());
     }
     harden(&mut page, issuer.as_str().starts_with("https:"));
     page

@@ -21,13 +21,7 @@ pub(crate) mod step_up;
 pub(crate) mod totp;
 pub(crate) mod upstream;
 
-use axum::{
-    Router,
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-    routing::get,
-};
+use axum::{Router, extract::State, http::HeaderMap, response::Response, routing::get};
 
 use crate::{
     Console,
@@ -64,7 +58,10 @@ pub(crate) fn routes() -> Router<Console> {
 }
 
 /// The first page that whoever asks has a use for.
-async fn beginning(State(console): State<Console>, headers: HeaderMap) -> Result<Response, Failure> {
+async fn beginning(
+    State(console): State<Console>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let Some(session) = current(&console, &headers).await? else {
         return Ok(see_other("/console/sign-in"));
     };

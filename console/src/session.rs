@@ -2,7 +2,7 @@
 
 use auth::account::{NewSession, Session};
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, Request},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -149,9 +149,6 @@ pub(crate) fn begin(console: &Console, session: &NewSession, next: &str) -> Resp
 pub(crate) fn require_recent_proof(console: &Console, signed: &Signed) -> Result<(), Failure> {
     Ok(signed.session.require_recent_proof(console.clock.now())?)
 }
-
-/// The state of handlers that need nothing but the console.
-pub(crate) type Here = State<Console>;
 
 #[cfg(test)]
 mod tests {

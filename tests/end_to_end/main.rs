@@ -27,6 +27,7 @@ mod matrix;
 mod operation;
 mod pages;
 mod real_data;
+mod tokens;
 mod webhooks;
 
 /// The binary under test.

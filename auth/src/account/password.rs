@@ -35,6 +35,9 @@ const CHARACTERS_MIN: usize = 10;
 /// Characters of a password at most: a sentence, and not a book to hash.
 const CHARACTERS_MAX: usize = 200;
 
+/// Characters of a part of a login or name that makes a password easier to guess.
+const PART_CHARACTERS_MIN: usize = 3;
+
 /// A password that this many guesses (10^8) find is too weak.
 const SCORE_MIN: Score = Score::Three;
 
@@ -153,7 +156,17 @@ impl Hasher {
             )));
         }
         let password = password.clone();
-        let about: Vec<String> = about.iter().map(|&text| text.to_owned()).collect();
+        // Whole and in their parts: an address is easily guessed from, and so is a surname.
+        let parts = about
+            .iter()
+            .flat_map(|text| text.split(|character: char| !character.is_alphanumeric()))
+            .filter(|part| part.chars().count() >= PART_CHARACTERS_MIN);
+        let about: Vec<String> = about
+            .iter()
+            .copied()
+            .chain(parts)
+            .map(str::to_owned)
+            .collect();
         tokio::task::spawn_blocking(move || weakness(password.expose(), &about))
             .await
             .map_err(failed)

@@ -374,8 +374,8 @@ async fn basic_credentials_are_form_encoded() {
 }
 
 #[tokio::test]
-async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
-    let (installation, process, install) = setting().await;
+async fn the_metadata_says_what_is_on() {
+    let (installation, process, _install) = setting().await;
     let metadata = process.get("/.well-known/oauth-authorization-server").await;
     assert_eq!(metadata.status, StatusCode::OK);
     assert!(
@@ -435,6 +435,12 @@ async fn the_metadata_says_what_is_on_and_the_key_set_verifies() {
     }
     let asking = &metadata.json["introspection_endpoint_auth_methods_supported"];
     assert!(!asking.as_array().unwrap().contains(&"none".into()));
+}
+
+#[tokio::test]
+async fn a_stranger_verifies_a_token_by_the_documents_alone() {
+    let (installation, process, install) = setting().await;
+    let metadata = process.get("/.well-known/oauth-authorization-server").await;
     let path = metadata.json["jwks_uri"]
         .as_str()
         .unwrap()

@@ -417,7 +417,7 @@ async fn an_answer_that_the_provider_has_not_signed_is_not_believed() {
     }
     assert_eq!(
         house.told(Log::Installation, "session.refused").await.len(),
-        16
+        5
     );
 }
 

@@ -18,8 +18,8 @@ use auth::{
 
 use crate::{
     component::{
-        Faults, Tone, duration_words, fold, grouped, is_far_reaching, monogram, notice, scope_list,
-        scope_words, summary, tick, time,
+        Faults, Tone, duration_words, fold, grouped, is_far_reaching, monogram, notice, scope_item,
+        scope_list, summary, tick, time,
     },
     csrf::FormToken,
     layout::{Page, Reader, Width, page, role_words},
@@ -264,14 +264,15 @@ fn scope_choice(view: &View<'_>, scope: Scope) -> Markup {
         .filter(|&implied| !view.scopes.iter().any(|asked| asked == implied));
     let words = html! {
         span {
-            (scope_words(scope))
+            (scope_item(scope))
+            @if is_required(view, scope) { " " span.tag { "needed" } }
             @if let Some(implied) = includes { span.hint { "and " (implied.words()) } }
             @if is_far_reaching(scope) { span.hint { "This reaches far: give it only to an app that runs the shop for you." } }
         }
     };
     html! {
         @if is_required(view, scope) {
-            div.choice { (tick()) (words) span.tag { "needed" } }
+            div.choice { (tick()) (words) }
         } @else {
             label.choice for=(id) {
                 input #(id) type="checkbox" name="scope" value=(scope) checked[view.chosen.scopes.iter().any(|chosen| chosen == scope)];
@@ -291,7 +292,7 @@ fn personal_data(view: &View<'_>) -> Markup {
                 "Without it " (view.asker.name) " sees what was ordered, and not by whom." }
             div.choices {
                 @if needed {
-                    div.choice { (tick()) span { "See the names, addresses and contacts of customers" } span.tag { "needed" } }
+                    div.choice { (tick()) span { "See the names, addresses and contacts of customers " span.tag { "needed" } } }
                 } @else {
                     label.choice for="personal_data" {
                         input #personal_data type="checkbox" name="personal_data" value="yes" checked[view.chosen.personal_data];
@@ -326,6 +327,7 @@ pub(crate) fn place_choices(
 ) -> Markup {
     let fault = faults.of("locations");
     html! {
+        @if let Some(fault) = &fault { div.field { p.fault #locations-fault { (fault) } } }
         ul.choices {
             li {
                 label.choice for="where-all" {
@@ -340,13 +342,15 @@ pub(crate) fn place_choices(
                     span { "Only certain ones" span.hint { "at most " (LOCATIONS_MAX) } }
                 }
                 div.places-box {
-                    ul.places role="group" aria-label="Locations" {
-                        @for place in places {
-                            li {
-                                label.choice for={ "place-" (place.id) } {
-                                    input id={ "place-" (place.id) } type="checkbox" name="location" value=(place.id)
-                                        checked[chosen.is_some_and(|chosen| chosen.contains(&place.id))];
-                                    span { (place.name) }
+                    div role="group" aria-label="Locations" {
+                        ul.places {
+                            @for place in places {
+                                li {
+                                    label.choice for={ "place-" (place.id) } {
+                                        input id={ "place-" (place.id) } type="checkbox" name="location" value=(place.id)
+                                            checked[chosen.is_some_and(|chosen| chosen.contains(&place.id))];
+                                        span { (place.name) }
+                                    }
                                 }
                             }
                         }
@@ -354,7 +358,6 @@ pub(crate) fn place_choices(
                 }
             }
         }
-        @if let Some(fault) = fault { div.field { p.fault #locations-fault { (fault) } } }
     }
 }
 

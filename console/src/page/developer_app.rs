@@ -18,9 +18,7 @@ use axum::{
 use kernel::{caller::Caller, clock::Timestamp, id::AppId, version::Version};
 use maud::{Markup, html};
 
-use super::developer_apps::{
-    PATH, input_of, kind_words, require_developer, secret_view, settings,
-};
+use super::developer_apps::{PATH, input_of, kind_words, require_developer, secret_view, settings};
 use crate::{
     Console,
     component::{
@@ -343,7 +341,10 @@ pub(crate) fn routes() -> Router<Console> {
             post(revoke_secret),
         )
         .route("/console/developer/apps/{app}/keys", post(add_key))
-        .route("/console/developer/apps/{app}/keys/remove", post(remove_key))
+        .route(
+            "/console/developer/apps/{app}/keys/remove",
+            post(remove_key),
+        )
 }
 
 fn app_id(text: &str) -> Result<AppId, Failure> {

@@ -271,7 +271,10 @@ pub(crate) fn require_developer(signed: &Signed) -> Result<(), Failure> {
     if person.is_developer || person.is_operator {
         Ok(())
     } else {
-        Err(Error::Forbidden("Apps are made by developers. An operator of this installation can invite you as one.").into())
+        Err(Error::Forbidden(
+            "Apps are made by developers. An operator of this installation can invite you as one.",
+        )
+        .into())
     }
 }
 

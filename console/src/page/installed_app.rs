@@ -24,13 +24,13 @@ use maud::{Markup, html};
 
 use super::{
     consent::{EndChoice, end_choice, place_choices},
-    installed_apps::{end_tag, term_words, used},
+    installed_apps::{NEAR, term_words, used},
 };
 use crate::{
     Console,
     component::{
         Faults, Tone, back, faults_of, fold_danger, grouped, is_far_reaching, monogram, notice,
-        scope_list, scope_words, submit, summary, tick, time,
+        scope_item, scope_list, submit, summary, tick, time,
     },
     csrf::{Form, FormToken},
     failure::Failure,
@@ -60,6 +60,10 @@ pub(crate) fn view(view: &View<'_>) -> Markup {
     let (app, grant) = (&view.app.app, &view.app.grant);
     let living = grant.is_living(view.now);
     let base = path(grant.merchant_id, grant.id);
+    let is_near = living
+        && grant
+            .expires_at
+            .is_some_and(|end| end.since(view.now) <= NEAR);
     let content = html! {
         (back(&format!("/console/merchants/{}/apps", grant.merchant_id), "Apps"))
         div.head {
@@ -103,7 +107,8 @@ pub(crate) fn view(view: &View<'_>) -> Markup {
                         dt { "End" }
                         dd {
                             @match grant.expires_at { Some(end) => (time(end)), None => "none of its own" }
-                            " " (end_tag(view.app, view.now))
+                            @if is_near { " " span.tag.tag-warn { "soon" } }
+                            @if let Some(revoked_at) = grant.revoked_at { "; ended " (time(revoked_at)) }
                         }
                         dt { "Given" } dd { (time(grant.created_at)) }
                         @if grant.changed_at != grant.created_at { dt { "Last changed" } dd { (time(grant.changed_at)) } }
@@ -240,7 +245,7 @@ pub(crate) fn change_view(view: &ChangeView<'_>) -> Markup {
                     p { "Without it the app sees what was ordered, and not by whom." }
                     div.choices {
                         @if view.app.required_scopes.allows(Scope::OrdersPiiRead) {
-                            div.choice { (tick()) span { "See the names, addresses and contacts of customers" } span.tag { "needed" } }
+                            div.choice { (tick()) span { "See the names, addresses and contacts of customers " span.tag { "needed" } } }
                         } @else {
                             label.choice for="personal_data" {
                                 input #personal_data type="checkbox" name="personal_data" value="yes" checked[view.chosen.personal_data];
@@ -286,13 +291,14 @@ fn scope_choice(view: &ChangeView<'_>, scope: Scope) -> Markup {
     let id = format!("scope-{}", scope.name().replace([':', '.'], "-"));
     let words = html! {
         span {
-            (scope_words(scope))
+            (scope_item(scope))
+            @if view.app.required_scopes.allows(scope) { " " span.tag { "needed" } }
             @if is_far_reaching(scope) { span.hint { "This reaches far." } }
         }
     };
     html! {
         @if view.app.required_scopes.allows(scope) {
-            div.choice { (tick()) (words) span.tag { "needed" } }
+            div.choice { (tick()) (words) }
         } @else {
             label.choice for=(id) {
                 input #(id) type="checkbox" name="scope" value=(scope) checked[view.chosen.scopes.iter().any(|chosen| chosen == scope)];

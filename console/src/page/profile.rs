@@ -123,7 +123,7 @@ async fn rename(
         .set_name(&caller, &signed.session, name)
         .await
     {
-        Ok(_) => Ok(see_other("/console/account")),
+        Ok(()) => Ok(see_other("/console/account")),
         Err(error @ Error::InvalidFields(_)) => {
             let page = render(&signed, name, &faults_of(&error).unwrap_or_default());
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())

@@ -86,9 +86,9 @@ pub enum StartError {
         #[source]
         source: auth::issuer::IssuerError,
     },
-    /// The signing keys can't be read or made.
+    /// The signing keys can't be read or made, or people's passkeys have no host to belong to.
     #[error(transparent)]
-    SigningKeys(#[from] auth::Error),
+    Authorization(#[from] auth::Error),
     /// The client that sends webhooks can't be made.
     #[error(transparent)]
     Client(#[from] webhooks::client::BuildError),
@@ -155,12 +155,7 @@ impl Server {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            let accounts = Accounts::new(
-                database,
-                Arc::clone(foundation.keyring()),
-                foundation.clock().clone(),
-                issuer.clone(),
-            )?;
+            let accounts = accounts(foundation, &database, &issuer)?;
             work(
                 serve, foundation, worker, accounts, announcer, &tasks, &stop,
             )?;
@@ -336,14 +331,8 @@ fn console(
     issuer: &auth::Issuer,
 ) -> Result<Router, auth::Error> {
     let clock = foundation.clock();
-    let accounts = auth::account::Accounts::new(
-        database.clone(),
-        Arc::clone(foundation.keyring()),
-        clock.clone(),
-        issuer.clone(),
-    )?;
     Ok(console::router(console::Console {
-        accounts: Arc::new(accounts),
+        accounts: Arc::new(accounts(foundation, database, issuer)?),
         authorizations: auth::authorization::Authorizations::new(
             issuer.clone(),
             database.clone(),
@@ -355,6 +344,20 @@ fn console(
         clock: clock.clone(),
         database: database.clone(),
     }))
+}
+
+/// The people, for the pages and for the sweeper.
+fn accounts(
+    foundation: &Foundation,
+    database: &Database,
+    issuer: &auth::Issuer,
+) -> Result<Accounts, auth::Error> {
+    Accounts::new(
+        database.clone(),
+        Arc::clone(foundation.keyring()),
+        foundation.clock().clone(),
+        issuer.clone(),
+    )
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.

@@ -100,7 +100,11 @@ enum Shop<'s> {
     None(Hindrance),
 }
 
-fn shop<'s>(session: &'s Session, pending: &PendingRequest, chosen: Option<MerchantId>) -> Shop<'s> {
+fn shop<'s>(
+    session: &'s Session,
+    pending: &PendingRequest,
+    chosen: Option<MerchantId>,
+) -> Shop<'s> {
     let memberships = session.memberships.as_slice();
     let wanted = pending.merchant.or(chosen);
     let found = match (wanted, memberships) {
@@ -286,7 +290,11 @@ async fn submit(
                 .consent(&caller, &signed.session, &handle, merchant, decision)
                 .await
         }
-        Err(faults) => return Ok(refused(&question, &signed, &handle, &chosen, &faults, target)),
+        Err(faults) => {
+            return Ok(refused(
+                &question, &signed, &handle, &chosen, &faults, target,
+            ));
+        }
     };
     match decided {
         Ok(url) => Ok(see_other(url.as_str())),
@@ -297,11 +305,15 @@ async fn submit(
                 "What this app may do has changed meanwhile. Please look again and decide.",
             );
             let chosen = question.preselected();
-            Ok(refused(&question, &signed, &handle, &chosen, &faults, target))
+            Ok(refused(
+                &question, &signed, &handle, &chosen, &faults, target,
+            ))
         }
         Err(error @ Error::InvalidFields(_)) => {
             let faults = faults_of(&error).unwrap_or_default();
-            Ok(refused(&question, &signed, &handle, &chosen, &faults, target))
+            Ok(refused(
+                &question, &signed, &handle, &chosen, &faults, target,
+            ))
         }
         Err(error) => Err(error.into()),
     }
@@ -324,7 +336,10 @@ fn refused(
 
 /// What was ticked and chosen.
 fn chosen(form: &Form) -> Result<Chosen, Failure> {
-    let scopes = form.all("scope").map(str::parse).collect::<Result<ScopeSet, _>>();
+    let scopes = form
+        .all("scope")
+        .map(str::parse)
+        .collect::<Result<ScopeSet, _>>();
     let places = form
         .all("location")
         .map(str::parse)
