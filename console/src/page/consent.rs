@@ -397,6 +397,7 @@ pub(crate) fn end_choice(end: &EndChoice, is_chosen: bool) -> Markup {
 /// What was given, to read.
 fn terms(existing: &Existing) -> Markup {
     html! {
+        h2.hidden-visually { "What it has now" }
         (scope_list(existing.scopes))
         dl.facts {
             dt { "Personal data" } dd { @if existing.personal_data { "included" } @else { "not included" } }
