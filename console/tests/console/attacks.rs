@@ -437,6 +437,7 @@ async fn a_cookie_of_a_sibling_or_of_plain_http_is_none_of_ours() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of what is sent")]
 async fn whatever_is_sent_no_page_breaks() {
     let scene = Scene::new().await;
     let mut browser = scene.signed_in().await;
