@@ -33,18 +33,18 @@ for (const [who, person] of Object.entries(input.persons)) {
             await page.goto(at(state.path));
             await look(page, state.name);
         }
+        // Where everybody begins leads each to a page of their own.
         const waiting = [at('/console/')];
-        while (waiting.length > 0) {
-            const url = waiting.shift();
+        for (let url = waiting.shift(); url; url = waiting.shift()) {
             if (seen.has(kind(url))) continue;
             const response = await page.goto(url);
-            seen.add(kind(url));
             assert.ok(response.ok(), `${response.status()} at ${url}, which a page links to`);
-            const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href));
-            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console`)).map((link) => link.split('#')[0]));
-            if (seen.has(kind(page.url())) && kind(page.url()) !== kind(url)) continue;
-            seen.add(kind(page.url()));
-            await look(page, kind(page.url()).replace(/^\/console\/?/, '').replaceAll('/', '-') || 'console');
+            const shown = kind(page.url());
+            const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href.split('#')[0]));
+            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console/`) && link !== at('/console/')));
+            if (seen.has(shown)) continue;
+            seen.add(shown);
+            await look(page, shown.replace(/^\/console\/?/, '').replaceAll('/', '-'));
         }
     });
 }
