@@ -33,15 +33,17 @@ for (const [who, person] of Object.entries(input.persons)) {
             await page.goto(at(state.path));
             await look(page, state.name);
         }
-        // Where everybody begins leads each to a page of their own.
+        // Every link is followed by everybody; a page that somebody before has shown is not looked at again.
+        const visited = new Set();
         const waiting = [at('/console/')];
         for (let url = waiting.shift(); url; url = waiting.shift()) {
-            if (seen.has(kind(url))) continue;
+            if (visited.has(kind(url))) continue;
+            visited.add(kind(url));
             const response = await page.goto(url);
             assert.ok(response.ok(), `${response.status()} at ${url}, which a page links to`);
             const shown = kind(page.url());
             const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href.split('#')[0]));
-            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console/`) && link !== at('/console/')));
+            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console/`)));
             if (seen.has(shown)) continue;
             seen.add(shown);
             await look(page, shown.replace(/^\/console\/?/, '').replaceAll('/', '-'));
