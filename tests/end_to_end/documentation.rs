@@ -28,7 +28,8 @@ fn blocks(text: &str) -> Vec<String> {
 /// A shell whose variables and functions outlive each block.
 struct Shell {
     directory: PathBuf,
-    stoa: String,
+    /// The directory of the binary.
+    programs: String,
     url: String,
     data_dir: PathBuf,
 }
@@ -40,7 +41,7 @@ impl Shell {
         let own = Path::new(STOA).parent().unwrap().to_str().unwrap();
         Self {
             directory,
-            stoa: format!("{own}:{}", std::env::var("PATH").unwrap()),
+            programs: own.to_owned(),
             url: stoa.base_url(),
             data_dir: stoa.data_dir().to_owned(),
         }
@@ -49,13 +50,13 @@ impl Shell {
     /// Runs a block with `typed` as what a person types. It must succeed, and every variable that it sets must have a value.
     fn run(&self, block: &str, typed: &str) {
         let script = format!(
-            "set -euo pipefail\n[ ! -e kept ] || source ./kept\nset -a\n{block}\nset +a\n\
-             {{ declare -f; export -p; }} > kept\n"
+            "set -euo pipefail\nPATH={}:$PATH\n[ ! -e kept ] || source ./kept\nset -a\n{block}\nset +a\n\
+             {{ declare -f; export -p; }} > kept\n",
+            self.programs
         );
         let mut child = Command::new("bash")
             .args(["-c", &script])
             .current_dir(&self.directory)
-            .env("PATH", &self.stoa)
             .env("STOA_URL", &self.url)
             .env("STOA_DATA_DIR", &self.data_dir)
             .stdin(Stdio::piped())

@@ -363,10 +363,14 @@ pub(crate) fn place_choices(
 
 fn ends(view: &View<'_>) -> Markup {
     html! {
-        fieldset.ask-part {
-            legend.hidden-visually { "Until when" }
-            h2 aria-hidden="true" { "Until when" }
-            ul.choices { @for end in view.ends { li { (end_choice(end, view.chosen.end == end.name)) } } }
+        @match (view.existing, view.ends) {
+            // It ends as late as it can already.
+            (Some(_), [only]) => { input type="hidden" name="end" value=(only.name); }
+            _ => fieldset.ask-part {
+                legend.hidden-visually { "Until when" }
+                h2 aria-hidden="true" { "Until when" }
+                ul.choices { @for end in view.ends { li { (end_choice(end, view.chosen.end == end.name)) } } }
+            },
         }
     }
 }

@@ -85,12 +85,14 @@ const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 impl Server {
     /// A client of the server, by the app's credentials or a login.
     fn client(self) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-        let options = match (self.client_id, self.client_secret) {
-            (Some(client_id), Some(client_secret)) => client::Options {
+        let options = if let (Some(client_id), Some(client_secret)) =
+            (&self.client_id, &self.client_secret)
+        {
+            client::Options {
                 url: self.url.map_or_else(|| URL_DEFAULT.parse(), Ok)?,
                 source: Source::ClientCredentials(ClientCredentials {
-                    client_id,
-                    client_secret: client_secret.0,
+                    client_id: client_id.clone(),
+                    client_secret: client_secret.0.clone(),
                     resource: match (self.resource, self.merchant) {
                         (Some(resource), _) => Resource::Url(resource),
                         (None, Some(merchant)) => Resource::Merchant(merchant),
@@ -100,31 +102,33 @@ impl Server {
                     },
                     scope: SCOPE.to_string(),
                 }),
-            },
-            _ => {
-                let merchant = match (&self.resource, self.merchant) {
-                    (Some(resource), None) => {
-                        // {issuer}/merchants/{id}
-                        Some(resource.rsplit('/').next().unwrap_or_default().parse()?)
-                    }
-                    (_, merchant) => merchant,
-                };
-                let file = self.credentials.file()?;
-                let logins = file.read()?;
-                let login = logins.one(self.url.as_ref(), merchant)?;
-                client::Options {
-                    url: login.issuer.clone(),
-                    source: Source::Login(login::Source {
-                        file,
-                        url: login.issuer.clone(),
-                        merchant_id: login.merchant_id,
-                        scopes: [SCOPE].into_iter().collect(),
-                        clock: Clock::system(),
-                    }),
-                }
             }
+        } else {
+            self.login()?
         };
         Ok(Client::new(options)?)
+    }
+
+    /// The one login that fits.
+    fn login(&self) -> Result<client::Options, Box<dyn std::error::Error + Send + Sync>> {
+        let merchant = match &self.resource {
+            // {issuer}/merchants/{id}
+            Some(resource) => Some(resource.rsplit('/').next().unwrap_or_default().parse()?),
+            None => self.merchant,
+        };
+        let file = self.credentials.file()?;
+        let logins = file.read()?;
+        let login = logins.one(self.url.as_ref(), merchant)?;
+        Ok(client::Options {
+            url: login.issuer.clone(),
+            source: Source::Login(login::Source {
+                file,
+                url: login.issuer.clone(),
+                merchant_id: login.merchant_id,
+                scopes: [SCOPE].into_iter().collect(),
+                clock: Clock::system(),
+            }),
+        })
     }
 }
 

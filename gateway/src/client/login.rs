@@ -193,32 +193,22 @@ pub enum Error {
     NotRevoked(StatusCode),
 }
 
-/// Which login was asked for.
+/// Which login was asked for, in words that follow others: ` at https://stoa.example for mer_…`.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    url: Option<Url>,
-    merchant: Option<MerchantId>,
-}
+pub struct Wanted(String);
 
 impl Wanted {
     /// A login at this server, for this merchant; either may be left open.
     pub fn new(url: Option<&Url>, merchant: Option<MerchantId>) -> Self {
-        Self {
-            url: url.cloned(),
-            merchant,
-        }
+        let server = url.map(|url| format!(" at {}", url.as_str().trim_end_matches('/')));
+        let merchant = merchant.map(|merchant| format!(" for {merchant}"));
+        Self(server.unwrap_or_default() + &merchant.unwrap_or_default())
     }
 }
 
 impl fmt::Display for Wanted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(url) = &self.url {
-            write!(formatter, " at {}", url.as_str().trim_end_matches('/'))?;
-        }
-        if let Some(merchant) = self.merchant {
-            write!(formatter, " for {merchant}")?;
-        }
-        Ok(())
+        formatter.write_str(&self.0)
     }
 }
 

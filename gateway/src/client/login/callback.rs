@@ -50,8 +50,11 @@ pub(super) struct Answer {
 /// What waits for the one answer.
 struct Waiting {
     state: String,
-    sender: Mutex<Option<oneshot::Sender<(Answer, oneshot::Sender<Page>)>>>,
+    sender: Mutex<Option<oneshot::Sender<Asked>>>,
 }
+
+/// The answer, and who waits for the page about it.
+type Asked = (Answer, oneshot::Sender<Page>);
 
 /// What the person reads at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
