@@ -33,18 +33,20 @@ for (const [who, person] of Object.entries(input.persons)) {
             await page.goto(at(state.path));
             await look(page, state.name);
         }
+        // Every link is followed by everybody; a page that somebody before has shown is not looked at again.
+        const visited = new Set();
         const waiting = [at('/console/')];
-        while (waiting.length > 0) {
-            const url = waiting.shift();
-            if (seen.has(kind(url))) continue;
+        for (let url = waiting.shift(); url; url = waiting.shift()) {
+            if (visited.has(kind(url))) continue;
+            visited.add(kind(url));
             const response = await page.goto(url);
-            seen.add(kind(url));
             assert.ok(response.ok(), `${response.status()} at ${url}, which a page links to`);
-            const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href));
-            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console`)).map((link) => link.split('#')[0]));
-            if (seen.has(kind(page.url())) && kind(page.url()) !== kind(url)) continue;
-            seen.add(kind(page.url()));
-            await look(page, kind(page.url()).replace(/^\/console\/?/, '').replaceAll('/', '-') || 'console');
+            const shown = kind(page.url());
+            const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href.split('#')[0]));
+            waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console/`)));
+            if (seen.has(shown)) continue;
+            seen.add(shown);
+            await look(page, shown.replace(/^\/console\/?/, '').replaceAll('/', '-'));
         }
     });
 }
