@@ -530,7 +530,12 @@ async fn whatever_is_sent_no_page_breaks() {
         StatusCode::OK,
         "all of that was read by a session"
     );
-    // In addresses and cookies too.
+}
+
+#[tokio::test]
+async fn whatever_stands_in_an_address_or_a_cookie_no_page_breaks() {
+    let scene = Scene::new().await;
+    let mut browser = scene.signed_in().await;
     for path in [
         "/console/consent/%00",
         "/console/consent/%ff",

@@ -1,14 +1,119 @@
 //! Clients that say they are another, and refresh tokens in the wrong hands (RFC 9700, sections 2.2.2, 2.5, 4.14 and 4.15).
 
-use auth::{client::app::ClientKind, token::family::RETRY_GRACE};
-use axum::http::{HeaderName, StatusCode};
 use std::time::Duration;
+
+use auth::{client::app::ClientKind, token::family::RETRY_GRACE};
+use axum::http::{HeaderName, StatusCode, header};
 
 use super::{Scene, redemption};
 use crate::{
     fixture::{ISSUER, basic, basic_of, secret_of},
     flow::{VERIFIER, assert_error, tokens_of},
 };
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const SAML_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
+
+/// A way to say that one is somebody else: what it is, the headers, what the form says beside the request itself, and what is answered.
+type Pretence = (
+    &'static str,
+    Vec<(HeaderName, String)>,
+    String,
+    &'static str,
+);
+
+/// What somebody with the client `own` and its secret may try to pass for `victim`, or for the `public` client.
+fn pretences(
+    (own, own_secret): (&str, &str),
+    (victim, victims_secret): (&str, &str),
+    public: &str,
+) -> Vec<Pretence> {
+    let own_basic = || basic_of(own, own_secret);
+    let mixed_basic = || basic_of(victim, own_secret);
+    let bearer = (header::AUTHORIZATION, "Bearer a.b.c".to_owned());
+    let in_form = [
+        ("without a secret", format!("&client_id={victim}")),
+        (
+            "an empty secret",
+            format!("&client_id={victim}&client_secret="),
+        ),
+        (
+            "another's secret",
+            format!("&client_id={victim}&client_secret={own_secret}"),
+        ),
+        (
+            "a public client with a secret",
+            format!("&client_id={public}&client_secret={own_secret}"),
+        ),
+        ("nobody", String::new()),
+        (
+            "an assertion that is none",
+            format!(
+                "&client_id={victim}&client_assertion=a.b.c&client_assertion_type={JWT_BEARER}"
+            ),
+        ),
+        (
+            "an assertion of another kind",
+            format!("&client_id={victim}&client_assertion=x&client_assertion_type={SAML_BEARER}"),
+        ),
+    ];
+    let by_header = [
+        (
+            "an empty secret by Basic",
+            basic_of(victim, ""),
+            String::new(),
+        ),
+        ("another's secret by Basic", mixed_basic(), String::new()),
+        (
+            "a public client by Basic",
+            basic_of(public, ""),
+            String::new(),
+        ),
+        ("another scheme", bearer, format!("&client_id={victim}")),
+    ];
+    let contradicting = [
+        (
+            "another in the form",
+            vec![own_basic()],
+            format!("&client_id={victim}"),
+        ),
+        (
+            "another by Basic",
+            vec![mixed_basic()],
+            format!("&client_id={own}"),
+        ),
+        (
+            "two proofs",
+            vec![own_basic()],
+            format!("&client_id={own}&client_secret={own_secret}"),
+        ),
+        (
+            "two names",
+            vec![],
+            format!("&client_id={own}&client_id={victim}&client_secret={own_secret}"),
+        ),
+        (
+            "two secrets",
+            vec![],
+            format!("&client_id={own}&client_secret={own_secret}&client_secret={victims_secret}"),
+        ),
+        (
+            "two headers",
+            vec![own_basic(), mixed_basic()],
+            String::new(),
+        ),
+    ];
+    let in_form = in_form.map(|(case, form)| (case, vec![], form, "invalid_client"));
+    let by_header =
+        by_header.map(|(case, header, form)| (case, vec![header], form, "invalid_client"));
+    let contradicting =
+        contradicting.map(|(case, headers, form)| (case, headers, form, "invalid_request"));
+    in_form
+        .into_iter()
+        .chain(by_header)
+        .chain(contradicting)
+        .collect()
+}
 
 #[tokio::test]
 async fn a_client_is_who_it_has_proved_to_be_at_every_endpoint() {
@@ -23,114 +128,11 @@ async fn a_client_is_who_it_has_proved_to_be_at_every_endpoint() {
         .tokens(process, desk, "orders:read")
         .await;
     let code = scene.installation.code(process, desk, "orders:read").await;
-    let (victim, victims_secret) = (desk.id(), secret_of(&desk.app).to_owned());
-    let (own, own_secret) = (thief.id(), secret_of(&thief.app).to_owned());
-    let nothing: Vec<(HeaderName, String)> = Vec::new();
-    let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
-    let cases: Vec<(&str, Vec<(HeaderName, String)>, String, &str)> = vec![
-        (
-            "a confidential client without its secret",
-            nothing.clone(),
-            format!("&client_id={victim}"),
-            "invalid_client",
-        ),
-        (
-            "an empty secret",
-            nothing.clone(),
-            format!("&client_id={victim}&client_secret="),
-            "invalid_client",
-        ),
-        (
-            "an empty secret by Basic",
-            vec![basic_of(&victim, "")],
-            String::new(),
-            "invalid_client",
-        ),
-        (
-            "its own secret under another name",
-            nothing.clone(),
-            format!("&client_id={victim}&client_secret={own_secret}"),
-            "invalid_client",
-        ),
-        (
-            "the same by Basic",
-            vec![basic_of(&victim, &own_secret)],
-            String::new(),
-            "invalid_client",
-        ),
-        (
-            "itself by Basic, another in the form",
-            vec![basic_of(&own, &own_secret)],
-            format!("&client_id={victim}"),
-            "invalid_request",
-        ),
-        (
-            "another by Basic, itself in the form",
-            vec![basic_of(&victim, &own_secret)],
-            format!("&client_id={own}"),
-            "invalid_request",
-        ),
-        (
-            "two proofs",
-            vec![basic_of(&own, &own_secret)],
-            format!("&client_id={own}&client_secret={own_secret}"),
-            "invalid_request",
-        ),
-        (
-            "two names",
-            nothing.clone(),
-            format!("&client_id={own}&client_id={victim}&client_secret={own_secret}"),
-            "invalid_request",
-        ),
-        (
-            "two secrets",
-            nothing.clone(),
-            format!("&client_id={own}&client_secret={own_secret}&client_secret={victims_secret}"),
-            "invalid_request",
-        ),
-        (
-            "two headers",
-            vec![basic_of(&own, &own_secret), basic_of(&victim, &own_secret)],
-            String::new(),
-            "invalid_request",
-        ),
-        (
-            "a public client with a secret",
-            nothing.clone(),
-            format!("&client_id={}&client_secret={own_secret}", public.id()),
-            "invalid_client",
-        ),
-        (
-            "a public client with a secret by Basic",
-            vec![basic_of(&public.id(), "")],
-            String::new(),
-            "invalid_client",
-        ),
-        ("nobody", nothing.clone(), String::new(), "invalid_client"),
-        (
-            "another scheme",
-            vec![(
-                axum::http::header::AUTHORIZATION,
-                format!("Bearer {}", tokens.access),
-            )],
-            format!("&client_id={victim}"),
-            "invalid_client",
-        ),
-        (
-            "an assertion that is none",
-            nothing.clone(),
-            format!(
-                "&client_id={victim}&client_assertion=a.b.c&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-            ),
-            "invalid_client",
-        ),
-        (
-            "an assertion of another kind",
-            nothing,
-            format!("&client_id={victim}&client_assertion=x&client_assertion_type={saml}"),
-            "invalid_client",
-        ),
-    ];
+    let cases = pretences(
+        (&thief.id(), secret_of(&thief.app)),
+        (&desk.id(), secret_of(&desk.app)),
+        &public.id(),
+    );
     for (case, headers, more, error) in &cases {
         for (path, form) in [
             ("/oauth/token", redemption(&code, VERIFIER)),
