@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use kernel::{clock::Clock, db::Database};
+use kernel::{clock::Clock, db::Database, problem::Problem};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Authorizations, Issuer, SigningKeys,
     client::{limiter::Limiter, token_error::TokenErrors},
-    token::access_token::Verifier,
+    token::{access_token::Verifier, refusal::Refusal},
 };
 
 mod attempt;
@@ -75,6 +75,18 @@ pub fn routes() -> OpenApiRouter<State> {
         .routes(routes!(metadata::read))
         .routes(routes!(protected_resource::read))
         .routes(routes!(protected_resource::read_merchant))
+}
+
+/// Whether `path` is one of the endpoints that answer clients of OAuth in the form of RFC 6749, section 5.2, whatever goes wrong.
+pub fn is_for_clients(path: &str) -> bool {
+    ["/oauth/token", "/oauth/introspect", "/oauth/revoke"].contains(&path)
+}
+
+/// The answer of those endpoints while the database is known to be away because of `cause`.
+pub fn unavailable(
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> axum::response::Response {
+    token::refused(Refusal::Unavailable(Box::new(Problem::unavailable(cause))))
 }
 
 /// The endpoints at work.

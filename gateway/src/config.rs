@@ -83,6 +83,48 @@ pub struct Serve {
     /// How webhooks are delivered.
     #[command(flatten)]
     pub delivery: Delivery,
+
+    /// Where staff may sign in too.
+    #[command(flatten)]
+    pub upstream: Upstream,
+}
+
+/// An OpenID provider through which people may sign on; none unless it is named.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Upstream {
+    /// The issuer of an OpenID provider through which people may sign on, letter for letter as the provider writes it, such as `https://login.example`.
+    /// Register `{public address}/console/upstream/callback` there.
+    #[arg(
+        long = "upstream-issuer",
+        env = "STOA_UPSTREAM_ISSUER",
+        requires = "client_id"
+    )]
+    pub issuer: Option<String>,
+
+    /// Our client id at the provider.
+    #[arg(
+        long = "upstream-client-id",
+        env = "STOA_UPSTREAM_CLIENT_ID",
+        requires = "issuer"
+    )]
+    pub client_id: Option<String>,
+
+    /// Our client secret there; none: a public client.
+    #[arg(
+        long = "upstream-client-secret",
+        env = "STOA_UPSTREAM_CLIENT_SECRET",
+        hide_env_values = true,
+        requires = "issuer"
+    )]
+    pub client_secret: Option<String>,
+
+    /// What people call it: `Sign in with …`. Default: the issuer.
+    #[arg(
+        long = "upstream-name",
+        env = "STOA_UPSTREAM_NAME",
+        requires = "issuer"
+    )]
+    pub name: Option<String>,
 }
 
 /// What a process of several does.

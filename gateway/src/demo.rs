@@ -80,6 +80,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         listen: options.listen,
         public_url: None,
         trusted_proxies: 0,
+        upstream: crate::config::Upstream::default(),
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {

@@ -39,7 +39,7 @@ for (const [who, person] of Object.entries(input.persons)) {
             if (seen.has(kind(url))) continue;
             const response = await page.goto(url);
             seen.add(kind(url));
-            assert.ok(response.status() < 400, `${response.status()} at ${url}, which a page links to`);
+            assert.ok(response.ok(), `${response.status()} at ${url}, which a page links to`);
             const links = await page.locator('a[href]').evaluateAll((links) => links.map((link) => link.href));
             waiting.push(...links.filter((link) => link.startsWith(`${issuer}/console`)).map((link) => link.split('#')[0]));
             if (seen.has(kind(page.url())) && kind(page.url()) !== kind(url)) continue;

@@ -165,8 +165,7 @@ async fn fifty_refreshes_of_one_token_lock_nobody_out() {
     assert_eq!(status, 200, "{answer}");
     let mut token = text(&answer, "refresh_token");
     for _ in 0..3 {
-        let refreshing =
-            (0..AT_ONCE).map(|number| install.refresh(&addresses[number % 2], &token));
+        let refreshing = (0..AT_ONCE).map(|number| install.refresh(&addresses[number % 2], &token));
         let answers = join_all(refreshing).await;
         let mut successors = HashSet::new();
         for (status, answer) in answers.into_iter().flatten() {

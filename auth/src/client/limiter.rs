@@ -19,12 +19,12 @@ use sha2::{Digest, Sha256};
 /// The time in which an allowance that is used up becomes whole again.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Wrong clients in a window under one name from one network: a deployment with a stale secret, restarted a few times.
-const CLIENT_FAILURES_MAX: u32 = 10;
+/// How long a failure of one client from one network takes to be forgiven: ten in a window, as of a deployment with a stale secret that is restarted a few
+/// times.
+const COST_TO_CLIENT: Duration = Duration::from_secs(6);
 
-/// Wrong grants in a window, of one client or from one network: an app that finds at once which of its many merchants have revoked their grants.
-/// Also failures of any kind from one network, whichever clients it names: some clients behind one address.
-const FAILURES_MAX: u32 = 60;
+/// The same for a network, whichever clients it names: sixty in a window, as of some clients behind one address.
+const COST_TO_NETWORK: Duration = Duration::from_secs(1);
 
 /// Entries of each of two generations: some three megabytes each. Beyond it the older generation is forgotten early.
 const ENTRIES_MAX: usize = 32_768;
@@ -34,25 +34,6 @@ const ENTRIES_MAX: usize = 32_768;
 pub struct Limiter {
     pairs: Mutex<Generations>,
     networks: Mutex<Generations>,
-}
-
-/// What was wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The client: there is none of that name, or its secret or assertion is wrong.
-    Client,
-    /// What a client brought: a code, its verifier, or a refresh token.
-    Grant,
-}
-
-impl Failure {
-    /// How long it takes until it is forgiven.
-    fn cost(self) -> Duration {
-        match self {
-            Self::Client => WINDOW / CLIENT_FAILURES_MAX,
-            Self::Grant => WINDOW / FAILURES_MAX,
-        }
-    }
 }
 
 /// What is counted: a hash, because a client id may be anything of any length.
@@ -83,23 +64,22 @@ impl Limiter {
         now: Timestamp,
     ) -> Result<(), Duration> {
         let pair = key(client_id, network.unwrap_or_default());
-        let of_pair = wait(&self.pairs, &pair, Failure::Client.cost(), now);
+        let of_pair = wait(&self.pairs, &pair, COST_TO_CLIENT, now);
         let of_network = network.map_or(Duration::ZERO, |network| {
             let network = key("", network);
-            wait(&self.networks, &network, Failure::Grant.cost(), now)
+            wait(&self.networks, &network, COST_TO_NETWORK, now)
         });
         let wait = of_pair.max(of_network);
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// Counts a failure: ten wrong clients, or six times as many wrong grants, use up what `client_id` may do wrong in a minute, and sixty of either what
-    /// `network` may.
-    pub fn failed(&self, failure: Failure, client_id: &str, network: Option<&str>, now: Timestamp) {
+    /// Counts a failure: a wrong secret, assertion, code, verifier or refresh token.
+    pub fn failed(&self, client_id: &str, network: Option<&str>, now: Timestamp) {
         let pair = key(client_id, network.unwrap_or_default());
-        count(&self.pairs, pair, failure.cost(), now);
+        count(&self.pairs, pair, COST_TO_CLIENT, now);
         if let Some(network) = network {
             let network = key("", network);
-            count(&self.networks, network, Failure::Grant.cost(), now);
+            count(&self.networks, network, COST_TO_NETWORK, now);
         }
     }
 }
@@ -159,7 +139,7 @@ mod tests {
 
     fn fail(limiter: &Limiter, times: usize, client_id: &str, network: Option<&str>, at: i64) {
         for _ in 0..times {
-            limiter.failed(Failure::Client, client_id, network, second(at));
+            limiter.failed(client_id, network, second(at));
         }
     }
 
@@ -194,21 +174,6 @@ mod tests {
         assert_eq!(limiter.check("app", AWAY, second(0)), Ok(()));
         assert_eq!(limiter.check("app", None, second(0)), Ok(()));
         assert_eq!(limiter.check("other", HOME, second(0)), Ok(()));
-    }
-
-    #[test]
-    fn a_client_may_bring_more_wrong_grants_than_wrong_secrets() {
-        let limiter = Limiter::new();
-        for _ in 0..54 {
-            limiter.failed(Failure::Grant, "app", HOME, second(0));
-        }
-        assert_eq!(limiter.check("app", HOME, second(0)), Ok(()));
-        limiter.failed(Failure::Grant, "app", HOME, second(0));
-        assert_eq!(
-            limiter.check("app", HOME, second(0)),
-            Err(Duration::from_secs(1))
-        );
-        assert_eq!(limiter.check("app", HOME, second(1)), Ok(()));
     }
 
     #[test]
@@ -254,7 +219,7 @@ mod tests {
         fail(&limiter, 1, "other", AWAY, 61);
         assert!(limiter.check("app", HOME, second(61)).is_err());
         for client in 0..100_000 {
-            limiter.failed(Failure::Client, &format!("app {client}"), AWAY, second(62));
+            limiter.failed(&format!("app {client}"), AWAY, second(62));
         }
         let pairs = limiter.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(pairs.present.len() <= ENTRIES_MAX && pairs.past.len() <= ENTRIES_MAX);

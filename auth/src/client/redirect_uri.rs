@@ -39,6 +39,16 @@ const DANGEROUS_SCHEMES: [&str; 14] = [
     "wss",
 ];
 
+/// What the answer to an authorization request adds to the query (RFC 6749, section 4.1.2; RFC 9207): a URI that has one already would be answered with two.
+const ANSWERED: [&str; 6] = [
+    "code",
+    "state",
+    "iss",
+    "error",
+    "error_description",
+    "error_uri",
+];
+
 /// Whether an app of this `kind` may register `uri`; what it must be, if not.
 pub fn check_registered(uri: &str, kind: ClientKind) -> Result<(), &'static str> {
     if uri.is_empty() || uri.len() > REDIRECT_URI_LENGTH_MAX {
@@ -63,6 +73,12 @@ pub fn check_registered(uri: &str, kind: ClientKind) -> Result<(), &'static str>
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must have no user name or password");
+    }
+    if url
+        .query_pairs()
+        .any(|(name, _)| ANSWERED.contains(&&*name))
+    {
+        return Err("must not have code, state, iss or error in its query: the answer brings them");
     }
     let normal = url.as_str();
     let is_normal = normal == uri || normal.strip_suffix('/') == Some(uri);
@@ -204,6 +220,9 @@ mod tests {
             "https:///callback",
             " https://app.example/callback",
             "https://app.example/callback ",
+            "https://app.example/callback?code=1",
+            "https://app.example/callback?tenant=7&iss=x",
+            "https://app.example/callback?st%61te=1",
             "javascript:alert(1)",
             "javascript://app.example/%0aalert(1)",
             "JavaScript:alert(1)",

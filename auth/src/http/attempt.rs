@@ -64,10 +64,11 @@ impl<'a> Attempt<'a> {
         if refusal.is_ours() {
             return;
         }
-        if let Some(failure) = refusal.failure() {
+        if refusal.is_wrong_guess() {
             let network = self.network.as_deref();
-            let limiter = &self.state.limiter;
-            limiter.failed(failure, &self.client_id, network, self.now);
+            self.state
+                .limiter
+                .failed(&self.client_id, network, self.now);
         }
         let client: String = self
             .client_id

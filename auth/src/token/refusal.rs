@@ -7,7 +7,7 @@ use kernel::{
     problem::{self, Problem},
 };
 
-use crate::{Error, client::limiter::Failure};
+use crate::Error;
 
 /// What is said of a code or a refresh token that is not good, whatever is wrong with it.
 const INVALID_GRANT: &str = "The code or the refresh token is wrong, was used, is over, or belongs to another client, redirect URI or verifier; or its grant has ended.";
@@ -105,13 +105,10 @@ impl Refusal {
         matches!(self, Self::Unavailable(_) | Self::Server(_))
     }
 
-    /// What the [limiter](crate::client::limiter) counts it as: what whoever guesses would hear.
-    pub fn failure(&self) -> Option<Failure> {
-        match self {
-            Self::InvalidClient => Some(Failure::Client),
-            Self::UnknownGrant => Some(Failure::Grant),
-            _ => None,
-        }
+    /// Whether something that was shown is none of ours: what whoever guesses hears. The [limiter](crate::client::limiter) counts those, and not what was
+    /// good once: an app may find at any time that many merchants have ended their grants.
+    pub fn is_wrong_guess(&self) -> bool {
+        matches!(self, Self::InvalidClient | Self::UnknownGrant)
     }
 
     /// The value of `Retry-After`, in whole seconds.

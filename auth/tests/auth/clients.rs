@@ -380,32 +380,27 @@ async fn no_endpoint_that_takes_a_secret_is_a_place_to_try_without_limit() {
 }
 
 #[tokio::test]
-async fn wrong_codes_and_refresh_tokens_are_counted_for_clients_that_are_known() {
+async fn wrong_codes_and_refresh_tokens_count_for_whoever_brings_them() {
     let installation = Installation::new().await;
     let process = installation.process().await;
-    let app = public_app(&installation).await;
-    let here = installation.caller_from("192.0.2.7");
+    let (public, confidential) = (public_app(&installation).await, installation.app().await);
     let verifier = "a".repeat(43);
-    let forms = [
-        format!(
-            "grant_type=authorization_code&client_id={}&code=stoa_code_x&redirect_uri=http://127.0.0.1/callback&code_verifier={verifier}",
-            app.app.id
-        ),
-        format!(
-            "grant_type=refresh_token&client_id={}&refresh_token=stoa_refresh_x",
-            app.app.id
-        ),
-    ];
-    for place in 0..55 {
-        let answer = process.post_as(&here, &[], &forms[place % 2]).await;
-        assert_eq!(answer.json["error"], "invalid_grant", "{place}");
+    let code = format!(
+        "grant_type=authorization_code&code=stoa_code_x&redirect_uri=http://127.0.0.1/callback&code_verifier={verifier}"
+    );
+    let refresh = "grant_type=refresh_token&refresh_token=stoa_refresh_x";
+    let named = format!("&client_id={}", public.app.id);
+    let here = installation.caller_from("192.0.2.7");
+    for (headers, name) in [(vec![], named.as_str()), (vec![basic(&confidential)], "")] {
+        let forms = [format!("{code}{name}"), format!("{refresh}{name}")];
+        for place in 0..10 {
+            let answer = process.post_as(&here, &headers, &forms[place % 2]).await;
+            assert_eq!(answer.json["error"], "invalid_grant", "{place}");
+        }
+        for form in &forms {
+            assert_throttled(&process.post_as(&here, &headers, form).await, "6");
+        }
     }
-    for form in &forms {
-        assert_throttled(&process.post_as(&here, &[], form).await, "1");
-    }
-    let elsewhere = installation.caller_from("192.0.2.8");
-    let answer = process.post_as(&elsewhere, &[], &forms[0]).await;
-    assert_eq!(answer.json["error"], "invalid_grant");
 }
 
 #[tokio::test]

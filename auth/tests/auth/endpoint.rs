@@ -404,20 +404,6 @@ async fn the_metadata_says_what_is_on() {
             "authorization_response_iss_parameter_supported",
             serde_json::json!(true),
         ),
-        // Each of them is asked for in clients.rs and assertions.rs.
-        (
-            "token_endpoint_auth_methods_supported",
-            serde_json::json!([
-                "client_secret_basic",
-                "client_secret_post",
-                "private_key_jwt",
-                "none"
-            ]),
-        ),
-        (
-            "token_endpoint_auth_signing_alg_values_supported",
-            serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"]),
-        ),
     ] {
         assert_eq!(metadata.json[name], expected, "{name}");
     }
@@ -496,6 +482,26 @@ async fn a_stranger_verifies_a_token_by_the_documents_alone() {
     assert!(
         claims.get("locations").is_none(),
         "only where they are limited"
+    );
+}
+
+#[tokio::test]
+async fn the_metadata_says_how_clients_prove_themselves() {
+    let (_installation, process, _install) = setting().await;
+    let metadata = process.get("/.well-known/oauth-authorization-server").await;
+    // Each of them is asked for in clients.rs and assertions.rs.
+    assert_eq!(
+        metadata.json["token_endpoint_auth_methods_supported"],
+        serde_json::json!([
+            "client_secret_basic",
+            "client_secret_post",
+            "private_key_jwt",
+            "none"
+        ])
+    );
+    assert_eq!(
+        metadata.json["token_endpoint_auth_signing_alg_values_supported"],
+        serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"])
     );
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod assertions;
+mod attacks;
 mod authorization;
 mod clients;
 mod codes;

@@ -29,7 +29,7 @@ async fn fault(process: &Process, token: &str) -> TokenFault {
     }
 }
 
-fn signed_by(pair: &EcdsaKeyPair, header: &Value, claims: &Value) -> String {
+pub(crate) fn signed_by(pair: &EcdsaKeyPair, header: &Value, claims: &Value) -> String {
     let message = format!("{}.{}", part(header), part(claims));
     let signature = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
     format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))

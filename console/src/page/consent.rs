@@ -363,10 +363,14 @@ pub(crate) fn place_choices(
 
 fn ends(view: &View<'_>) -> Markup {
     html! {
-        fieldset.ask-part {
-            legend.hidden-visually { "Until when" }
-            h2 aria-hidden="true" { "Until when" }
-            ul.choices { @for end in view.ends { li { (end_choice(end, view.chosen.end == end.name)) } } }
+        @match (view.existing, view.ends) {
+            // It ends as late as it can already.
+            (Some(_), [only]) => { input type="hidden" name="end" value=(only.name); }
+            _ => fieldset.ask-part {
+                legend.hidden-visually { "Until when" }
+                h2 aria-hidden="true" { "Until when" }
+                ul.choices { @for end in view.ends { li { (end_choice(end, view.chosen.end == end.name)) } } }
+            },
         }
     }
 }
@@ -393,6 +397,7 @@ pub(crate) fn end_choice(end: &EndChoice, is_chosen: bool) -> Markup {
 /// What was given, to read.
 fn terms(existing: &Existing) -> Markup {
     html! {
+        h2.hidden-visually { "What it has now" }
         (scope_list(existing.scopes))
         dl.facts {
             dt { "Personal data" } dd { @if existing.personal_data { "included" } @else { "not included" } }

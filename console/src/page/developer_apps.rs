@@ -165,7 +165,7 @@ fn scope_limits(input: &AppInput, faults: &Faults) -> Markup {
                 input #scopes-all type="checkbox" name="scopes_all" value="yes" checked[input.scopes.is_none()];
                 span { "Whatever a merchant may give" span.hint { "then only the boxes for what is needed count" } }
             }
-            div.table {
+            div.table.boxes {
                 table {
                     caption.hidden-visually { "Scopes" }
                     thead { tr { th scope="col" { "Scope" } th scope="col" { "May ask" } th scope="col" { "Needs it" } } }
@@ -186,13 +186,13 @@ fn scope_row(scope: Scope, asks: bool, needs: bool) -> Markup {
     html! {
         tr {
             th scope="row" { (scope_words(scope)) br; code.code.small.soft { (scope) } }
-            td data-label="May ask" {
+            td {
                 label.box for={ "asks-" (id) } {
                     input id={ "asks-" (id) } type="checkbox" name="scope" value=(scope) checked[asks];
                     span.hidden-visually { "May ask for " (scope) }
                 }
             }
-            td data-label="Needs it" {
+            td {
                 label.box for={ "needs-" (id) } {
                     input id={ "needs-" (id) } type="checkbox" name="required_scope" value=(scope) checked[needs];
                     span.hidden-visually { "Needs " (scope) }

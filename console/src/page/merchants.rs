@@ -39,7 +39,7 @@ pub(crate) fn view(view: &View<'_>) -> Markup {
         @if view.merchants.is_empty() {
             div.empty {
                 h2 { "No merchant yet" }
-                p { "Make one on the server: " code.code { "stoa merchant create" } }
+                p { "Make one on the server: " code.code { "stoa merchant create --name …" } }
             }
         } @else {
             ul.rows {

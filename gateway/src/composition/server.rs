@@ -2,7 +2,10 @@
 
 use std::{any::Any, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use auth::account::Accounts;
+use auth::{
+    account::{Accounts, upstream::UpstreamConfig},
+    client::secret::Secret,
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -155,7 +158,7 @@ impl Server {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            let accounts = accounts(foundation, &database, &issuer)?;
+            let accounts = accounts(serve, foundation, &database, &issuer)?;
             work(
                 serve, foundation, worker, accounts, announcer, &tasks, &stop,
             )?;
@@ -297,7 +300,7 @@ async fn api(
         limiter: Arc::default(),
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
-    let pages = console(foundation, database, announcer, issuer)?;
+    let pages = console(serve, foundation, database, announcer, issuer)?;
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
@@ -325,6 +328,7 @@ async fn api(
 
 /// The pages.
 fn console(
+    serve: &Serve,
     foundation: &Foundation,
     database: &Database,
     announcer: &Announcer,
@@ -332,7 +336,7 @@ fn console(
 ) -> Result<Router, auth::Error> {
     let clock = foundation.clock();
     Ok(console::router(console::Console {
-        accounts: Arc::new(accounts(foundation, database, issuer)?),
+        accounts: Arc::new(accounts(serve, foundation, database, issuer)?),
         authorizations: auth::authorization::Authorizations::new(
             issuer.clone(),
             database.clone(),
@@ -348,16 +352,27 @@ fn console(
 
 /// The people, for the pages and for the sweeper.
 fn accounts(
+    serve: &Serve,
     foundation: &Foundation,
     database: &Database,
     issuer: &auth::Issuer,
 ) -> Result<Accounts, auth::Error> {
-    Accounts::new(
+    let accounts = Accounts::new(
         database.clone(),
         Arc::clone(foundation.keyring()),
         foundation.clock().clone(),
         issuer.clone(),
-    )
+    )?;
+    let upstream = &serve.upstream;
+    let (Some(url), Some(client_id)) = (&upstream.issuer, &upstream.client_id) else {
+        return Ok(accounts);
+    };
+    accounts.with_upstream(UpstreamConfig {
+        issuer: url.clone(),
+        client_id: client_id.clone(),
+        client_secret: upstream.client_secret.clone().map(Secret::new),
+        name: upstream.name.clone().unwrap_or_else(|| url.clone()),
+    })
 }
 
 /// A handler's panic is a fault of ours like any other: the client gets an answer, and the log its cause.
@@ -379,10 +394,12 @@ async fn refuse_while_away(
 ) -> Response {
     let away = postgres
         .is_some_and(|state| !matches!(*state.borrow(), private_postgres::State::Running { .. }));
-    if away {
-        Fault(Problem::unavailable(PostgresAway)).into_response()
-    } else {
+    if !away {
         next.run(request).await
+    } else if auth::http::is_for_clients(request.uri().path()) {
+        auth::http::unavailable(PostgresAway)
+    } else {
+        Fault(Problem::unavailable(PostgresAway)).into_response()
     }
 }
 

@@ -133,6 +133,7 @@ impl World {
             "prod" => text(&upsert_secret(&self.owner).await, "id"),
             "var" => stocked(&self.owner, [&self.location, &self.other_location]).await,
             "loc" => self.location.clone(),
+            "app" => self.owner.credentials.client_id.clone(),
             "mer" => self.owner.credentials.merchant.clone(),
             "imp" => self.catalog_import.clone(),
             "dle" => self.dead_letter.clone(),

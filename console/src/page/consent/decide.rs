@@ -192,9 +192,12 @@ impl Question {
 
     fn ends(&self) -> Vec<EndChoice> {
         let unchanged = self.grant.is_some().then_some(GrantEnd::Unchanged);
+        let later = GrantEnd::choices(self.pending.longest)
+            .into_iter()
+            .filter(|end| self.is_later(end.at(self.now, self.pending.longest)));
         unchanged
             .into_iter()
-            .chain(GrantEnd::choices(self.pending.longest))
+            .chain(later)
             .map(|end| EndChoice {
                 name: end.name(),
                 words: end_words(end.name(), self.pending.longest),
@@ -204,6 +207,18 @@ impl Question {
                 },
             })
             .collect()
+    }
+
+    /// Whether `end` is later than the end that there is; consent given again takes nothing away.
+    fn is_later(&self, end: Option<Timestamp>) -> bool {
+        let Some(grant) = &self.grant else {
+            return true;
+        };
+        match (grant.expires_at, end) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(old), Some(new)) => new > old,
+        }
     }
 
     /// What is ticked before anybody has touched the form: what the app asks for, and of the ends the longest that there is.
