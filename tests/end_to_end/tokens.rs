@@ -178,6 +178,10 @@ async fn fifty_refreshes_of_one_token_lock_nobody_out() {
     assert_eq!(living_families(&stoa).await, 1);
 }
 
+#[allow(
+    clippy::print_stderr,
+    reason = "the seed is how a failure is seen again"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_between_locks_nobody_out() {
     let mut stoa = Stoa::start(STOA).await;
@@ -201,7 +205,7 @@ async fn a_server_killed_between_locks_nobody_out() {
     };
     let killing = async {
         let seed = rand::random();
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..KILLS {
             // Not a wait for something: the kill is to come at any moment.
@@ -226,12 +230,16 @@ async fn a_server_killed_between_locks_nobody_out() {
     assert_eq!(status, 200, "{answer}");
 }
 
+#[allow(
+    clippy::print_stderr,
+    reason = "the seed is how a failure is seen again"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_between_redeems_no_code_twice() {
     let mut stoa = Stoa::start(STOA).await;
     let install = Install::new(&stoa).await;
     let seed = rand::random();
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     for round in 1..=KILLS {
         let code = install.code(&stoa).await;

@@ -56,7 +56,9 @@ fn actions(entries: &[AuditEntry]) -> Vec<&str> {
 }
 
 fn state_of(error: &sqlx::Error) -> String {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.unwrap_or_else(|| panic!("{error:?}")).into_owned()
 }
 
