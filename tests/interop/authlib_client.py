@@ -12,7 +12,6 @@ from authlib.common.security import generate_token
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
-from authlib.oauth2.rfc7523.assertion import private_key_jwt_sign
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 from joserfc.jwk import ECKey
 
@@ -24,21 +23,6 @@ server = AuthorizationServerMetadata(requests.get(get_well_known_url(issuer, ext
 server.validate()
 assert server["issuer"] == issuer
 assert client["method"] in server["token_endpoint_auth_methods_supported"], server
-
-
-class ShortAssertion(PrivateKeyJWT):
-    """The library's own assertions are good for an hour, which is longer than the server takes."""
-
-    def sign(self, auth, token_endpoint):
-        return private_key_jwt_sign(
-            auth.client_secret,
-            client_id=auth.client_id,
-            token_endpoint=token_endpoint,
-            alg="ES256",
-            header=self.headers,
-            expires_in=60,
-        )
-
 
 # Where the library asks for a secret it takes a key too.
 secret = ECKey.import_key(client["key"]) if "key" in client else client["secret"]
@@ -53,7 +37,7 @@ session = OAuth2Session(
     code_challenge_method="S256",
 )
 if client["method"] == "private_key_jwt":
-    session.register_client_auth_method(ShortAssertion(server["token_endpoint"], headers={"kid": client["key"]["kid"]}))
+    session.register_client_auth_method(PrivateKeyJWT(server["token_endpoint"], headers={"kid": client["key"]["kid"]}, alg="ES256"))
 
 
 def call(token):

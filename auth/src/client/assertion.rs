@@ -14,8 +14,9 @@ use crate::{Error, Issuer};
 /// The value of `client_assertion_type` for a JWT (RFC 7523, section 2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Seconds that an assertion may still be good for. It is made for one request; and as long as it is good, its id is kept.
-pub const LIFETIME_MAX_S: i64 = 600;
+/// Seconds that an assertion may still be good for. It is made for one request, but libraries let theirs be good for an hour unless they are told otherwise;
+/// and as long as it is good, its id is kept.
+pub const LIFETIME_MAX_S: i64 = 3_600;
 
 /// Seconds by which a client's clock may be ahead of ours.
 const LEEWAY_S: i64 = 30;
@@ -196,13 +197,13 @@ fn check_claims(
         return Err("it has expired");
     }
     if claims.exp > now_s.saturating_add(LIFETIME_MAX_S) {
-        return Err("its exp is more than ten minutes ahead");
+        return Err("its exp is more than an hour ahead");
     }
     if claims
         .iat
         .is_some_and(|iat| iat > in_leeway || iat < now_s.saturating_sub(LIFETIME_MAX_S))
     {
-        return Err("its iat is ahead, or more than ten minutes ago");
+        return Err("its iat is ahead, or more than an hour ago");
     }
     if claims.nbf.is_some_and(|nbf| nbf > in_leeway) {
         return Err("its nbf is ahead");

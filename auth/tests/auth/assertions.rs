@@ -255,7 +255,7 @@ async fn claims_that_are_missing_wrong_or_out_of_time_are_refused() {
             vec![
                 json!(now),
                 json!(now - 1),
-                json!(now + 601),
+                json!(now + 3_601),
                 json!(i64::MAX),
                 json!(i64::MIN),
                 json!(1e300),
@@ -267,7 +267,7 @@ async fn claims_that_are_missing_wrong_or_out_of_time_are_refused() {
             "iat",
             vec![
                 json!(now + 31),
-                json!(now - 601),
+                json!(now - 3_601),
                 json!(i64::MAX),
                 json!(i64::MIN),
                 json!("x"),
@@ -294,7 +294,7 @@ async fn claims_that_are_missing_wrong_or_out_of_time_are_refused() {
     claims.as_object_mut().unwrap().remove("iat");
     for claims in [
         claims,
-        setting.claims_with("exp", json!(now + 600)),
+        setting.claims_with("exp", json!(now + 3_600)),
         setting.claims_with("iat", json!(now + 29)),
         setting.claims_with("nbf", json!(now - 1)),
         setting.claims_with("jti", json!("a".repeat(255))),
