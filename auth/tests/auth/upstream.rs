@@ -450,6 +450,16 @@ async fn an_answer_belongs_to_the_browser_that_asked_and_is_taken_once() {
     };
     let injected = finish(&house, &accounts, &ours, &mixed).await;
     assert!(matches!(injected, Err(Error::NotAccepted)));
+    // Our own code, under any state but ours: it is not even taken to the provider.
+    for state in ["", "another"] {
+        let (ours, url) = begin().await;
+        let forged = Callback {
+            state: state.to_owned(),
+            ..provider.sign_in(&url, "anna-there", now)
+        };
+        let injected = finish(&house, &accounts, &ours, &forged).await;
+        assert!(matches!(injected, Err(Error::NotAccepted)), "{state}");
+    }
 
     let (ceremony, url) = begin().await;
     let callback = provider.sign_in(&url, "anna-there", now);
