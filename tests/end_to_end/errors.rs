@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tests::{Answer, Stoa, StoaOptions};
+use tests::{Answer, Stoa, StoaOptions, wait_for};
 
 use crate::{
     STOA,
@@ -199,8 +199,15 @@ async fn the_token_endpoint_gives_every_error_of_its_rfc() {
             expected.0
         );
     }
+    // Whoever goes on guessing is told to wait.
+    let throttled = wait_for("the limit", async || {
+        let answer = ask("wrong", &[kind, ("resource", resource)]).await;
+        (answer.0 == 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(throttled.1, "temporarily_unavailable");
     // 500 and 503 are outages'.
-    assert_eq!(issue.failures, [400, 401, 500, 503]);
+    assert_eq!(issue.failures, [400, 401, 429, 500, 503]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

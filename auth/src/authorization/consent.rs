@@ -27,7 +27,7 @@ use crate::{
     Error, Issuer,
     account::Session,
     client::secret::Secret,
-    grant::{self, Grant, GrantInput},
+    grant::{self, Grant, GrantInput, Term},
 };
 
 /// What somebody gives.
@@ -50,83 +50,51 @@ pub struct Decision {
 pub enum GrantEnd {
     /// As the living grant has it: for consent given again.
     Unchanged,
-    /// In 24 hours.
-    Day,
-    /// In seven days.
-    Week,
-    /// In 30 days.
-    Month,
-    /// In 365 days.
-    Year,
     /// After the time that the app asked for.
     AsAsked,
-    /// Not by itself.
-    UntilRevoked,
+    /// After a term, or not by itself.
+    After(Term),
 }
 
-const DAY: Duration = Duration::from_hours(24);
-
 impl GrantEnd {
-    /// Every choice, the soonest first.
-    pub const ALL: [Self; 7] = [
-        Self::Unchanged,
-        Self::Day,
-        Self::Week,
-        Self::Month,
-        Self::Year,
-        Self::AsAsked,
-        Self::UntilRevoked,
-    ];
-
     /// What is offered where an app asks for `longest` at most: nothing beyond it. Without [`Unchanged`](Self::Unchanged), which is for grants that
     /// are there.
     pub fn choices(longest: Option<Duration>) -> Vec<Self> {
-        let fixed = [Self::Day, Self::Week, Self::Month, Self::Year];
-        let Some(longest) = longest else {
-            return fixed.into_iter().chain([Self::UntilRevoked]).collect();
-        };
-        let shorter = fixed
-            .into_iter()
-            .filter(|end| end.fixed().is_some_and(|after| after <= longest));
+        let terms = Term::ALL.into_iter().filter(|term| {
+            longest.is_none_or(|longest| term.duration().is_some_and(|after| after <= longest))
+        });
         // What the app asks for has a choice of its own, unless it is one of the others.
-        let own = fixed.iter().all(|end| end.fixed() != Some(longest));
-        shorter.chain(own.then_some(Self::AsAsked)).collect()
+        let own = longest.is_some() && Term::ALL.iter().all(|term| term.duration() != longest);
+        terms
+            .map(Self::After)
+            .chain(own.then_some(Self::AsAsked))
+            .collect()
     }
 
     /// The name, as a form has it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unchanged => "unchanged",
-            Self::Day => "day",
-            Self::Week => "week",
-            Self::Month => "month",
-            Self::Year => "year",
             Self::AsAsked => "as_asked",
-            Self::UntilRevoked => "until_revoked",
+            Self::After(term) => term.name(),
         }
     }
 
     /// The choice of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|end| end.name() == name)
+        match name {
+            "unchanged" => Some(Self::Unchanged),
+            "as_asked" => Some(Self::AsAsked),
+            name => Term::of_name(name).map(Self::After),
+        }
     }
 
     /// When what is given at `now` ends where an app asks for `longest` at most; `None`: not by itself, or as it does already.
     pub fn at(self, now: Timestamp, longest: Option<Duration>) -> Option<Timestamp> {
-        let after = match self {
-            Self::AsAsked => longest,
-            fixed => fixed.fixed(),
-        };
-        after.map(|after| now.plus(after))
-    }
-
-    const fn fixed(self) -> Option<Duration> {
         match self {
-            Self::Day => Some(DAY),
-            Self::Week => Some(DAY.saturating_mul(7)),
-            Self::Month => Some(DAY.saturating_mul(30)),
-            Self::Year => Some(DAY.saturating_mul(365)),
-            Self::Unchanged | Self::AsAsked | Self::UntilRevoked => None,
+            Self::Unchanged => None,
+            Self::AsAsked => longest.map(|after| now.plus(after)),
+            Self::After(term) => term.end(now),
         }
     }
 }
@@ -316,13 +284,12 @@ fn chosen_end(end: GrantEnd, longest: Option<Duration>, now: Timestamp) -> Resul
     let too_long = || invalid("/end", "must not be later than the app asks for");
     let after = match (end, longest) {
         (GrantEnd::Unchanged, _) => return Ok(Chosen::Unchanged),
-        (GrantEnd::UntilRevoked, None) => return Ok(Chosen::At(None)),
-        (GrantEnd::UntilRevoked, Some(_)) => return Err(too_long()),
         (GrantEnd::AsAsked, longest) => longest.ok_or_else(|| invalid("/end", "must be chosen"))?,
-        (fixed, longest) => fixed
-            .fixed()
-            .filter(|&after| longest.is_none_or(|longest| after <= longest))
-            .ok_or_else(too_long)?,
+        (GrantEnd::After(term), longest) => match (term.duration(), longest) {
+            (None, None) => return Ok(Chosen::At(None)),
+            (Some(after), longest) if longest.is_none_or(|longest| after <= longest) => after,
+            _ => return Err(too_long()),
+        },
     };
     Ok(Chosen::At(Some(now.plus(after))))
 }
@@ -364,19 +331,25 @@ mod tests {
 
     #[test]
     fn nothing_is_offered_beyond_what_the_app_asks_for() {
-        use GrantEnd::{AsAsked, Day, Month, UntilRevoked, Week, Year};
+        const DAY: Duration = Duration::from_hours(24);
+        use GrantEnd::{After, AsAsked};
+        let [day, week, month, year, until_revoked] = Term::ALL.map(After);
         let cases = [
-            (None, vec![Day, Week, Month, Year, UntilRevoked]),
+            (None, vec![day, week, month, year, until_revoked]),
             (Some(DAY / 24), vec![AsAsked]),
-            (Some(DAY), vec![Day]),
-            (Some(DAY * 8), vec![Day, Week, AsAsked]),
-            (Some(DAY * 365), vec![Day, Week, Month, Year]),
-            (Some(DAY * 1_000), vec![Day, Week, Month, Year, AsAsked]),
+            (Some(DAY), vec![day]),
+            (Some(DAY * 8), vec![day, week, AsAsked]),
+            (Some(DAY * 365), vec![day, week, month, year]),
+            (Some(DAY * 1_000), vec![day, week, month, year, AsAsked]),
         ];
+        let all: Vec<_> = [GrantEnd::Unchanged, AsAsked]
+            .into_iter()
+            .chain(Term::ALL.map(After))
+            .collect();
         let now = Timestamp::from_unix_millis(0);
         for (longest, expected) in cases {
             assert_eq!(GrantEnd::choices(longest), expected, "{longest:?}");
-            for end in GrantEnd::ALL {
+            for &end in &all {
                 let is_offered = expected.contains(&end) || end == GrantEnd::Unchanged;
                 let is_same = end == AsAsked && longest.is_some();
                 assert_eq!(
@@ -386,7 +359,7 @@ mod tests {
                 );
             }
         }
-        for end in GrantEnd::ALL {
+        for &end in &all {
             assert_eq!(GrantEnd::parse(end.name()), Some(end));
         }
     }

@@ -7,6 +7,7 @@ use auth::{
     account::Role,
     authorization::{Decision, GrantEnd},
     client::app::{AppInput, ClientKind},
+    grant::Term,
     http::authorize::Unredirectable,
 };
 use axum::{
@@ -360,7 +361,7 @@ async fn nothing_is_given_beyond_what_was_asked_for_or_below_what_is_needed() {
         (approve("orders:read"), "/end"),
         (
             Decision {
-                end: GrantEnd::Week,
+                end: GrantEnd::After(Term::Week),
                 ..approve("orders:read")
             },
             "/end",
@@ -551,7 +552,7 @@ async fn consent_given_again_adds_and_takes_nothing_away() {
     }
     let url = again(Decision {
         locations: Some(vec![places[1]]),
-        end: GrantEnd::Week,
+        end: GrantEnd::After(Term::Week),
         grant_version: Some(before.version),
         ..approve("orders:write")
     })
@@ -594,7 +595,7 @@ async fn consent_given_again_adds_and_takes_nothing_away() {
     assert_eq!(living().await.version, after.version);
     again(Decision {
         locations: after.locations.clone(),
-        end: GrantEnd::Month,
+        end: GrantEnd::After(Term::Month),
         grant_version: Some(after.version),
         ..approve("orders:write")
     })

@@ -5,6 +5,7 @@ use auth::{
     account::{Role, Session},
     authorization::{Decision, GrantEnd},
     client::app::{self, AppInput, ClientKind, NewApp},
+    grant::Term,
 };
 use axum::http::{StatusCode, header};
 use kernel::id::MerchantId;
@@ -79,7 +80,7 @@ pub(crate) fn approve(scopes: &str) -> Decision {
         scopes: scopes.parse().unwrap(),
         personal_data: false,
         locations: None,
-        end: GrantEnd::UntilRevoked,
+        end: GrantEnd::After(Term::UntilRevoked),
         grant_version: None,
     }
 }

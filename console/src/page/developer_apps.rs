@@ -173,7 +173,7 @@ fn scope_limits(input: &AppInput, faults: &Faults) -> Markup {
                         @for (_, scopes) in grouped(ScopeSet::all()) {
                             @for scope in scopes { (scope_row(scope, input.scopes.is_some_and(|set| has(set, scope)), has(input.required_scopes, scope))) }
                         }
-                        (scope_row(Scope::OrdersPiiRead, input.scopes.is_some_and(|set| has(set, Scope::OrdersPiiRead)), has(input.required_scopes, Scope::OrdersPiiRead)))
+                        (scope_row(Scope::OrdersPiiRead, input.scopes.is_some_and(|set| has(set, Scope::OrdersPiiRead)), false))
                     }
                 }
             }
@@ -193,9 +193,12 @@ fn scope_row(scope: Scope, asks: bool, needs: bool) -> Markup {
                 }
             }
             td {
-                label.box for={ "needs-" (id) } {
-                    input id={ "needs-" (id) } type="checkbox" name="required_scope" value=(scope) checked[needs];
-                    span.hidden-visually { "Needs " (scope) }
+                // Personal data is the merchant's to withhold, whatever an app says that it needs.
+                @if scope != Scope::OrdersPiiRead {
+                    label.box for={ "needs-" (id) } {
+                        input id={ "needs-" (id) } type="checkbox" name="required_scope" value=(scope) checked[needs];
+                        span.hidden-visually { "Needs " (scope) }
+                    }
                 }
             }
         }

@@ -197,6 +197,11 @@ impl Operation {
         )
     }
 
+    /// Whether it takes the one scope that no app of these tests has, but for the owner's.
+    pub(crate) fn is_for_the_merchant_alone(&self) -> bool {
+        self.scope.as_deref() == Some("merchant:admin")
+    }
+
     /// The kinds of things that a request of it names: in its path, in what its query needs and in the example of its body.
     pub(crate) fn named_kinds(&self) -> BTreeSet<String> {
         let mut texts: Vec<String> = self
