@@ -29,8 +29,8 @@ where id = '{grant}';
 insert into public.refresh_tokens (token_sha256, family_id, created_at, expires_at)
 select sha256(convert_to('{first}' || number, 'UTF8')), lpad(to_hex(number), 32, '0')::uuid, now(), now() + interval '30 days'
 from generate_series(1, {connections}) as number;
-insert into ceiling.refresh_tokens select * from public.refresh_tokens;
 insert into ceiling.refresh_families select * from public.refresh_families;
+insert into ceiling.refresh_tokens select * from public.refresh_tokens;
 ";
 
 /// What a refresh reads and writes: the client and its secrets, the token and its family under the family's lock, the grant; the successor, and what the token became.
@@ -40,15 +40,15 @@ const ROTATION: &str = r"
 \startpipeline
 begin;
 select a.id, s.secret_sha256 from public.apps a join public.app_secrets s on s.app_id = a.id where a.id = '{app}';
-select family_id from ceiling.refresh_tokens where token_sha256 = sha256(convert_to('{first}' || :family || case when :number = 0 then '' else '-' || :number end, 'UTF8'));
-select * from ceiling.refresh_families where id = lpad(to_hex(:family), 32, '0')::uuid for update;
-select * from ceiling.refresh_tokens where token_sha256 = sha256(convert_to('{first}' || :family || case when :number = 0 then '' else '-' || :number end, 'UTF8'));
+select family_id from ceiling.refresh_tokens where token_sha256 = sha256(convert_to('{first}' || :family::bigint || '-' || :number::bigint, 'UTF8'));
+select * from ceiling.refresh_families where id = lpad(to_hex(:family::bigint), 32, '0')::uuid for update;
+select * from ceiling.refresh_tokens where token_sha256 = sha256(convert_to('{first}' || :family::bigint || '-' || :number::bigint, 'UTF8'));
 select * from public.grants where id = '{grant}';
 update ceiling.refresh_tokens
-set rotated_at = now(), successor_sha256 = sha256(convert_to('{first}' || :family || '-' || :next, 'UTF8')), sealed_successor = decode(repeat('00', 88), 'hex')
-where token_sha256 = sha256(convert_to('{first}' || :family || case when :number = 0 then '' else '-' || :number end, 'UTF8'));
+set rotated_at = now(), successor_sha256 = sha256(convert_to('{first}' || :family::bigint || '-' || :next::bigint, 'UTF8')), sealed_successor = decode(repeat('00', 88), 'hex')
+where token_sha256 = sha256(convert_to('{first}' || :family::bigint || '-' || :number::bigint, 'UTF8'));
 insert into ceiling.refresh_tokens (token_sha256, family_id, created_at, expires_at)
-values (sha256(convert_to('{first}' || :family || '-' || :next, 'UTF8')), lpad(to_hex(:family), 32, '0')::uuid, now(), now() + interval '30 days');
+values (sha256(convert_to('{first}' || :family::bigint || '-' || :next::bigint, 'UTF8')), lpad(to_hex(:family::bigint), 32, '0')::uuid, now(), now() + interval '30 days');
 commit;
 \endpipeline
 \set number :next
@@ -95,7 +95,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
             let first = format!("{FIRST}{round}-");
             ceiling.psql(&format!(
                 "insert into ceiling.refresh_tokens (token_sha256, family_id, created_at, expires_at)
-                select sha256(convert_to('{first}' || number, 'UTF8')), lpad(to_hex(number), 32, '0')::uuid, now(), now() + interval '30 days'
+                select sha256(convert_to('{first}' || number || '-0', 'UTF8')), lpad(to_hex(number), 32, '0')::uuid, now(), now() + interval '30 days'
                 from generate_series(1, {}) as number;
                 analyze ceiling.refresh_tokens, ceiling.refresh_families;",
                 options.connections
