@@ -12,6 +12,7 @@ use reqwest::Url;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tests::{Browser, Person, Stoa, wait_for};
+use tokio::sync::watch;
 
 use crate::STOA;
 
@@ -20,6 +21,12 @@ const AT_ONCE: usize = 50;
 
 /// Processes that are killed.
 const KILLS: u32 = 12;
+
+/// Answers between one kill and the next at most.
+const REFRESHES_BETWEEN_KILLS_MAX: u32 = 20;
+
+/// Redemptions that are on their way when a server is killed.
+const REDEMPTIONS_KILLED: u32 = 8;
 
 /// Where the app is answered; nobody listens there.
 const REDIRECT_URI: &str = "http://127.0.0.1/callback";
@@ -192,27 +199,28 @@ async fn a_server_killed_between_locks_nobody_out() {
     assert_eq!(status, 200, "{answer}");
     let first = text(&answer, "refresh_token");
     let stopped = AtomicBool::new(false);
+    let (count, mut counted) = watch::channel(0);
     let refreshing = async {
         let mut token = first;
-        let mut count = 0;
         while !stopped.load(Ordering::Relaxed) {
             let (status, answer) = install.refresh_until_answered(&base_url, &token).await;
-            assert_eq!(status, 200, "after {count} refreshes: {answer}");
+            assert_eq!(status, 200, "after {} refreshes: {answer}", *count.borrow());
             token = text(&answer, "refresh_token");
-            count += 1;
+            count.send_modify(|count| *count += 1);
         }
-        (token, count)
+        token
     };
     let killing = async {
         let seed = rand::random();
         eprintln!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..KILLS {
-            // Not a wait for something: the kill is to come at any moment.
-            let spins = random.random_range(0..200_u32);
-            for _ in 0..spins {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
+            let wanted = *counted.borrow() + random.random_range(1..=REFRESHES_BETWEEN_KILLS_MAX);
+            let progress = counted.wait_for(|count| *count >= wanted);
+            tokio::time::timeout(tests::PATIENCE, progress)
+                .await
+                .expect("no more answers came")
+                .unwrap();
             if random.random_bool(0.5) {
                 stoa.kill_postgres();
             } else {
@@ -223,8 +231,8 @@ async fn a_server_killed_between_locks_nobody_out() {
         }
         stopped.store(true, Ordering::Relaxed);
     };
-    let ((token, count), ()) = tokio::join!(refreshing, killing);
-    assert!(count > 0);
+    let (token, ()) = tokio::join!(refreshing, killing);
+    assert!(*count.borrow() > 0);
     assert_eq!(living_families(&stoa).await, 1);
     let (status, answer) = install.refresh_until_answered(&base_url, &token).await;
     assert_eq!(status, 200, "{answer}");
@@ -244,13 +252,19 @@ async fn a_server_killed_between_redeems_no_code_twice() {
     for round in 1..=KILLS {
         let code = install.code(&stoa).await;
         let base_url = stoa.base_url();
-        let pause = std::time::Duration::from_micros(random.random_range(0..15_000));
+        // At once, with all of them on their way, or after some answers.
+        let wanted = random.random_range(0..REDEMPTIONS_KILLED);
+        let (count, mut counted) = watch::channel(0);
         let redeeming = async {
-            let again = (0..8).map(|_| install.redeem(&base_url, &code));
+            let again = (0..REDEMPTIONS_KILLED).map(async |_| {
+                let answer = install.redeem(&base_url, &code).await;
+                count.send_modify(|count| *count += 1);
+                answer
+            });
             join_all(again).await
         };
         let killing = async {
-            tokio::time::sleep(pause).await;
+            counted.wait_for(|count| *count >= wanted).await.unwrap();
             stoa.kill();
         };
         let (answers, ()) = tokio::join!(redeeming, killing);
