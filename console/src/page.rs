@@ -22,6 +22,7 @@ pub(crate) mod totp;
 pub(crate) mod upstream;
 
 use axum::{Router, extract::State, http::HeaderMap, response::Response, routing::get};
+use kernel::id::{Id, Kind};
 
 use crate::{
     Console,
@@ -75,4 +76,12 @@ async fn beginning(
 
 async fn no_page() -> Failure {
     Failure::NoPage
+}
+
+/// The two ids of a path, such as a merchant's and that of something of theirs; where one is none, there is no page.
+fn ids<A: Kind, B: Kind>((first, second): &(String, String)) -> Result<(Id<A>, Id<B>), Failure> {
+    match (first.parse(), second.parse()) {
+        (Ok(first), Ok(second)) => Ok((first, second)),
+        _ => Err(Failure::NoPage),
+    }
 }

@@ -24,6 +24,7 @@ use maud::{Markup, html};
 
 use super::{
     consent::{EndChoice, end_choice, place_choices},
+    ids,
     installed_apps::{NEAR, term_words, used},
 };
 use crate::{
@@ -321,13 +322,6 @@ pub(crate) fn routes() -> Router<Console> {
             get(show_change).post(change),
         )
         .route("/console/merchants/{merchant}/apps/{grant}/end", post(end))
-}
-
-fn ids((merchant, grant): &(String, String)) -> Result<(MerchantId, GrantId), Failure> {
-    match (merchant.parse(), grant.parse()) {
-        (Ok(merchant), Ok(grant)) => Ok((merchant, grant)),
-        _ => Err(Failure::NoPage),
-    }
 }
 
 async fn show(

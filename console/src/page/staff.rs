@@ -22,6 +22,7 @@ use kernel::{
 };
 use maud::{Markup, html};
 
+use super::ids;
 use crate::{
     Console,
     component::{
@@ -431,19 +432,12 @@ async fn withdraw(
     Ok(see_other(&list(merchant)))
 }
 
-fn member_ids((merchant, person): &(String, String)) -> Result<(MerchantId, PersonId), Failure> {
-    match (merchant.parse(), person.parse()) {
-        (Ok(merchant), Ok(person)) => Ok((merchant, person)),
-        _ => Err(Failure::NoPage),
-    }
-}
-
 async fn show_member(
     State(console): State<Console>,
     signed: Signed,
     Path(path): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let (merchant, person) = member_ids(&path)?;
+    let (merchant, person) = ids(&path)?;
     require_owner(&signed, merchant)?;
     require_recent_proof(&console, &signed)?;
     member_page(&console, &signed, merchant, person, &Faults::NONE).await
@@ -484,7 +478,7 @@ async fn change_role(
     Path(path): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Failure> {
-    let (merchant, person) = member_ids(&path)?;
+    let (merchant, person) = ids(&path)?;
     let role = role_of(&form)?;
     let changed = console
         .accounts
@@ -499,7 +493,7 @@ async fn remove(
     signed: Signed,
     Path(path): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let (merchant, person) = member_ids(&path)?;
+    let (merchant, person) = ids(&path)?;
     let removed = console
         .accounts
         .remove_staff(&caller, &signed.session, merchant, person)

@@ -135,12 +135,17 @@ impl Server {
         let database = foundation.api_database(serve.database_connections);
         let vital = foundation.api_database(VITAL_CONNECTIONS);
         let mut databases = vec![database.clone(), vital.clone()];
+        let accounts = Arc::new(accounts(serve, foundation, &database, &issuer)?);
         let router = if serve.role.serves() {
-            let pools = Pools {
+            let shared = Shared {
                 database: &database,
                 vital: &vital,
+                accounts: &accounts,
             };
-            api(serve, foundation, pools, &announcer, &issuer, &tasks, &stop).await?
+            api(
+                serve, foundation, shared, &announcer, &issuer, &tasks, &stop,
+            )
+            .await?
         } else {
             // A worker answers whoever asks for its health.
             rest::service_router(Health { database: vital })
@@ -158,7 +163,6 @@ impl Server {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            let accounts = accounts(serve, foundation, &database, &issuer)?;
             work(
                 serve, foundation, worker, accounts, announcer, &tasks, &stop,
             )?;
@@ -226,20 +230,26 @@ fn spawn_until(
     });
 }
 
-/// The API role's pools.
+/// What the parts of the API share: the pools of its role, and the people.
 #[derive(Clone, Copy)]
-struct Pools<'d> {
+struct Shared<'d> {
     /// For requests.
     database: &'d Database,
     /// For what has to go on while requests have every connection of theirs: the view of grants, and the question whether the database is there.
     vital: &'d Database,
+    /// For the pages; the sweeper has them too.
+    accounts: &'d Arc<Accounts>,
 }
 
 /// The API: REST, GraphQL, the authorization server, and the service's own routes.
 async fn api(
     serve: &Serve,
     foundation: &Foundation,
-    Pools { database, vital }: Pools<'_>,
+    Shared {
+        database,
+        vital,
+        accounts,
+    }: Shared<'_>,
     announcer: &Announcer,
     issuer: &auth::Issuer,
     tasks: &TaskTracker,
@@ -300,7 +310,7 @@ async fn api(
         limiter: Arc::default(),
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
-    let pages = console(serve, foundation, database, announcer, issuer)?;
+    let pages = console(foundation, database, accounts, announcer, issuer);
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
@@ -328,15 +338,15 @@ async fn api(
 
 /// The pages.
 fn console(
-    serve: &Serve,
     foundation: &Foundation,
     database: &Database,
+    accounts: &Arc<Accounts>,
     announcer: &Announcer,
     issuer: &auth::Issuer,
-) -> Result<Router, auth::Error> {
+) -> Router {
     let clock = foundation.clock();
-    Ok(console::router(console::Console {
-        accounts: Arc::new(accounts(serve, foundation, database, issuer)?),
+    console::router(console::Console {
+        accounts: Arc::clone(accounts),
         authorizations: auth::authorization::Authorizations::new(
             issuer.clone(),
             database.clone(),
@@ -347,7 +357,7 @@ fn console(
         issuer: issuer.clone(),
         clock: clock.clone(),
         database: database.clone(),
-    }))
+    })
 }
 
 /// The people, for the pages and for the sweeper.
@@ -408,7 +418,7 @@ fn work(
     serve: &Serve,
     foundation: &Foundation,
     database: Database,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     announcer: Announcer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -475,7 +485,7 @@ async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &C
 /// Deletes old idempotency keys and what of the authorization server is over, makes the partitions of the days to come, and drops those past their retention.
 async fn sweep(
     database: Database,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     owner: sqlx::postgres::PgConnectOptions,
     clock: Clock,
     retention: Duration,
