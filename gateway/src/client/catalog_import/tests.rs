@@ -39,7 +39,7 @@ struct Server {
 
 #[derive(Debug, Clone, Copy)]
 enum Fate {
-    /// Refused with this status before anything is read.
+    /// Refused with this status. The lines are read to their end first: an answer may be lost with a connection that is closed while lines come.
     Refused(u16, &'static str),
     /// The connection breaks after so many lines are done, and so many of their results are sent.
     Broken { done: usize, sent: usize },
@@ -84,18 +84,26 @@ impl Server {
         });
         let handler = {
             let server = Arc::clone(&server);
-            move |headers: HeaderMap, request: Request| async move { server.serve(&headers, request) }
+            move |headers: HeaderMap, request: Request| async move {
+                server.serve(&headers, request).await
+            }
         };
         let stub = Stub::start(600, 0, Router::new().route(PATH, post(handler))).await;
         (server, stub)
     }
 
-    fn serve(self: Arc<Self>, headers: &HeaderMap, request: Request) -> axum::response::Response {
+    async fn serve(
+        self: Arc<Self>,
+        headers: &HeaderMap,
+        request: Request,
+    ) -> axum::response::Response {
         self.calls.fetch_add(1, Ordering::SeqCst);
         assert_eq!(headers["content-type"], "application/x-ndjson");
         lock(&self.keys).push(headers["idempotency-key"].to_str().unwrap().to_owned());
         let fate = lock(&self.requests).pop_front();
         if let Some(Fate::Refused(status, slug)) = fate {
+            let mut body = request.into_body().into_data_stream();
+            while body.next().await.is_some() {}
             return problem(status, slug, "So it is.");
         }
         let (answer, stream) = mpsc::channel::<io::Result<Bytes>>(4);
