@@ -24,6 +24,7 @@ use sqlx::PgConnection;
 use crate::{client::AddressPolicy, error::Error};
 
 mod change;
+pub mod settings;
 pub(crate) mod store;
 
 pub use change::{Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput};
