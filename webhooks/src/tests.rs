@@ -14,9 +14,11 @@
 
 mod endpoints;
 mod enduring;
+mod keys;
 mod lanes;
 mod reading;
 mod receiver;
 mod relaying;
 mod sending;
+mod settings;
 mod world;
