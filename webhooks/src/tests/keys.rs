@@ -8,9 +8,11 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use kernel::{
+    audit::{self, Log},
     caller::Caller,
     clock::Clock,
     idempotency::{Idempotency, Key as IdempotencyKey},
+    page::PageRequest,
     problem::Problem,
     validation::from_json,
 };
@@ -148,7 +150,7 @@ async fn while_keys_rotate_both_sign_until_the_older_one_ends() {
         signing(&configuration, clock.now()),
         [after.secret.clone().unwrap(), made.secret.clone().unwrap()]
     );
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     assert_eq!(
         signing(&configuration, clock.now()),
         [after.secret.clone().unwrap()]
@@ -166,8 +168,23 @@ async fn while_keys_rotate_both_sign_until_the_older_one_ends() {
     assert_eq!(last.keys.len(), 2);
     assert_eq!(world.count("select count(*) from endpoint_keys").await, 2);
     assert_ne!(public(&configured(&world, id).await), public(&before));
-    let noted = "select count(*) from audit_entries where action = 'webhook_secret.rotated'";
-    assert_eq!(world.count(noted).await, 2);
+    let mut tx = world.api.enter(world.merchant).await.unwrap();
+    let page = PageRequest {
+        limit: 10,
+        after: None,
+    };
+    let (log, filter) = (Log::Merchant(world.merchant), audit::Filter::default());
+    let noted = audit::list(&mut tx, log, &filter, &page)
+        .await
+        .unwrap()
+        .data;
+    assert_eq!(noted.len(), 2);
+    assert_eq!(noted[1].action, "webhook_secret.rotated");
+    assert_eq!(noted[1].target_id, Some(id.to_string()));
+    assert_eq!(
+        noted[1].details,
+        json!({"schemes": ["v1"], "overlapSeconds": 60})
+    );
 }
 
 #[tokio::test]
