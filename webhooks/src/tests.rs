@@ -18,5 +18,6 @@ mod lanes;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
 mod world;
