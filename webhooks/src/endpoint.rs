@@ -34,10 +34,12 @@ pub mod key;
 pub mod settings;
 pub(crate) mod store;
 
-pub use change::{Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput};
+pub use change::{
+    Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput, announce_failing,
+};
 pub(crate) use change::{announce, secret_context};
 pub use configuration::{Configuration, configuration};
-pub use input::{CredentialsChange, EndpointChange, EndpointInput, SettingsChange};
+pub use input::{CatchUp, CredentialsChange, EndpointChange, EndpointInput, SettingsChange};
 use settings::{Authentication, Settings};
 
 /// Endpoints that one app may have at one merchant. Each event is matched against all of them.

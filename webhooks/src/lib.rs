@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod feed;
 pub mod relay;
+pub mod replay;
 pub mod retry;
 pub mod sign;
 pub mod stream;

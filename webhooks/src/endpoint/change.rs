@@ -16,8 +16,8 @@ use serde_json::value::to_raw_value;
 use sqlx::PgConnection;
 
 use super::{
-    CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
-    PER_APP_MAX, Setting, Status, Visible, check,
+    CatchUp, CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput,
+    Owner, PER_APP_MAX, Setting, Status, Visible, check,
     configuration::{open_credentials, seal_credentials},
     input::lowercase,
     key::{NewKey, Ring},
@@ -27,7 +27,11 @@ use super::{
 use crate::{
     error::{Error, Refusal},
     event::{ENDPOINT_RESOURCE, PING},
+    replay::{self, Selection},
 };
+
+/// The type of the event that tells of an endpoint which takes nothing.
+const FAILING: &str = "webhook_endpoint.failing";
 
 /// Makes an endpoint.
 #[derive(Debug)]
@@ -118,6 +122,40 @@ impl Operation for Create {
         }
         Ok(CreatedEndpoint { endpoint, secret })
     }
+}
+
+/// What comes of a switch on or off: off, the stream's last number is noted; on, what came after that is caught up with as the owner chooses.
+///
+/// The cursor is locked, so that a relay which has not numbered yet does so after this transaction, and what it has numbered is seen here.
+async fn switch(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+    catch_up: Option<CatchUp>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let last_sequence = store::lock_cursor(&mut *tx, merchant, endpoint.id).await?;
+    if endpoint.status == Status::Disabled {
+        let at = Some(last_sequence);
+        store::set_disabled_at(tx, merchant, endpoint.id, at).await?;
+        return Ok(());
+    }
+    let off = store::switched_off(&mut *tx, merchant, endpoint.id).await?;
+    store::set_disabled_at(&mut *tx, merchant, endpoint.id, None).await?;
+    match catch_up {
+        // A pull consumer has its place in the stream, and misses nothing.
+        Some(CatchUp::All) if endpoint.url.is_some() => {
+            // Disabled by an older binary, it has no such number: then whatever was never accepted counts as missed.
+            let since = off.at_sequence.unwrap_or(0);
+            if since < last_sequence {
+                let missed = Selection::missed_since(since);
+                replay::start(tx, off.app, merchant, endpoint.id, missed, now).await?;
+            }
+        }
+        Some(CatchUp::None) => store::delete_deliveries(tx, merchant, endpoint.id).await?,
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Completes settings by what follows from the credentials, and checks that all of it fits.
@@ -262,6 +300,9 @@ impl Operation for Update {
         if after.url.is_none() {
             store::delete_deliveries(tx, actor.merchant, after.id).await?;
         }
+        if after.status != before.status {
+            switch(tx, actor.merchant, &after, change.catch_up, now).await?;
+        }
         // Raised even if nothing becomes due: whoever owns the lane rereads the endpoint.
         store::raise_lane(tx, after.id, sends(&after).then_some(now)).await?;
         if after.status != before.status {
@@ -284,6 +325,17 @@ pub(crate) async fn announce(
         Status::Disabled => "webhook_endpoint.disabled",
     };
     append(tx, merchant, request, now, kind, endpoint).await
+}
+
+/// Appends the event of an endpoint that has been failing for a while, well before anything is switched off.
+pub async fn announce_failing(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    request: RequestId,
+    now: Timestamp,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    append(tx, merchant, request, now, FAILING, endpoint).await
 }
 
 async fn append(

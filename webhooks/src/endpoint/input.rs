@@ -80,9 +80,12 @@ pub struct EndpointChange {
     )]
     #[schema(value_type = Option<Vec<String>>)]
     pub event_types: Option<Option<Vec<String>>>,
-    /// Whether events are sent. Enabling sends what was waiting; what happened while it was disabled is in its stream.
+    /// Whether events are sent. Enabling sends what was waiting; what happened while it was disabled is in its stream, and sent if `catchUp` says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
+    /// With `status: enabled`, what is sent of what the endpoint has missed. Only what was waiting when it was disabled if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<CatchUp>,
     /// How it wants what it is sent. A group that is given, such as `delivery`, replaces the whole group.
     #[serde(default, skip_serializing_if = "is_default")]
     pub settings: SettingsChange,
@@ -97,6 +100,17 @@ pub struct EndpointChange {
     /// The secret part of `settings.authentication`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub credentials: CredentialsChange,
+}
+
+/// What an endpoint that is enabled again is sent of what it has missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = WebhookCatchUp)]
+pub enum CatchUp {
+    /// All of it: what was waiting, and by a replay in the background whatever came since it was disabled.
+    All,
+    /// Nothing: also what was waiting is taken off the queue. All of it stays in the stream, to be read or replayed.
+    None,
 }
 
 /// How an endpoint wants what it is sent, as far as that is given; each group as a whole.
@@ -286,5 +300,8 @@ impl Validate for EndpointChange {
         faults.within("/credentials", |faults| {
             check::credentials(faults, &self.credentials);
         });
+        if self.catch_up.is_some() && self.status != Some(Status::Enabled) {
+            faults.add("/catchUp", "invalid", "goes with `status: enabled`");
+        }
     }
 }

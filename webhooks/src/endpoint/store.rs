@@ -400,6 +400,74 @@ pub(crate) async fn set_sealed_credentials(
     Ok(())
 }
 
+/// Locks an endpoint's cursor and gives the last number of its stream.
+pub(super) async fn lock_cursor(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<i64, Error> {
+    let last = sqlx::query_scalar!(
+        "select last_sequence
+        from endpoint_cursors
+        where merchant_id = $1
+            and endpoint_id = $2
+        for update",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(last.unwrap_or_default())
+}
+
+/// What is known of an endpoint's being disabled, for whoever enables it.
+pub(super) struct SwitchedOff {
+    pub(super) app: AppId,
+    /// The stream's last number then; `None` if an older binary disabled it.
+    pub(super) at_sequence: Option<i64>,
+}
+
+pub(super) async fn switched_off(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<SwitchedOff, Error> {
+    let row = sqlx::query_as!(
+        SwitchedOff,
+        r#"select
+            app_id as "app: AppId",
+            disabled_at_sequence as at_sequence
+        from endpoints
+        where merchant_id = $1
+            and id = $2"#,
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row)
+}
+
+pub(crate) async fn set_disabled_at(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+    sequence: Option<i64>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoints
+        set disabled_at_sequence = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+        sequence,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Tells whoever owns the lane that the endpoint has changed; what is due, and when, stays.
 pub(crate) async fn signal_lane(tx: &mut PgConnection, id: EndpointId) -> Result<(), Error> {
     sqlx::query!(
