@@ -149,6 +149,8 @@ alter table lanes add column breaker_count integer not null default 0;
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;
 alter table attempts add column request_bytes integer;
+-- By which an endpoint's last errors are found, however much went well since.
+create index attempts_failed on attempts (merchant_id, endpoint_id, id) where status is null or status not between 200 and 299;
 
 -- Replays of a part of a stream: worked off in the background, in the order of sequences, at the priority of bulk.
 create table replays (

@@ -29,6 +29,7 @@ use crate::{
 mod change;
 mod check;
 pub mod configuration;
+pub mod health;
 mod input;
 pub mod key;
 pub mod settings;

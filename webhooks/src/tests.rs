@@ -14,6 +14,7 @@
 
 mod endpoints;
 mod enduring;
+mod health;
 mod keys;
 mod lanes;
 mod life;
