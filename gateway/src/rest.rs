@@ -32,6 +32,7 @@ mod parameters;
 mod products;
 mod service;
 mod webhook_endpoints;
+mod webhook_keys;
 
 pub(crate) use service::Health;
 
@@ -97,6 +98,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(fulfillments::routes())
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
+        .merge(webhook_keys::routes())
         .merge(events::routes())
         .merge(audit_entries::routes())
 }
@@ -104,6 +106,14 @@ fn versioned() -> OpenApiRouter<Services> {
 /// The routes under `/v1`, to be put behind authentication.
 pub(crate) fn router(services: Services) -> Router {
     versioned().with_state(services).split_for_parts().0
+}
+
+/// The routes that need no token, but work with what the others do.
+pub(crate) fn public_router(services: Services) -> Router {
+    webhook_keys::public_routes()
+        .with_state(services)
+        .split_for_parts()
+        .0
 }
 
 /// The routes of the service itself.
@@ -115,6 +125,7 @@ pub(crate) fn service_router(health: Health) -> Router {
 pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base)
         .merge(versioned())
+        .merge(webhook_keys::public_routes())
         .split_for_parts();
     let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned)
         .merge(service::routes())

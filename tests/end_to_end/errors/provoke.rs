@@ -19,6 +19,9 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Living keys that an endpoint may have of one scheme.
+const KEYS_MAX: usize = 8;
+
 /// What provocations work with.
 pub(super) struct Provocation {
     world: Arc<World>,
@@ -321,6 +324,13 @@ impl Provocation {
                     .await
                     .expect(200);
                 self.send(&call).await
+            }
+            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+                let mut answer = self.send(&call).await;
+                for _ in 0..KEYS_MAX {
+                    answer = self.send(&rekeyed(&call)).await;
+                }
+                answer
             }
             ("replayDeadLetter", "endpoint_disabled" | "endpoint_without_url") => {
                 let letter = world

@@ -150,10 +150,11 @@ impl World {
                 text(&fulfilled["fulfillments"][0], "id")
             }
             "whe" => {
-                self.owner
-                    .endpoint(Some(self.receiver.url()), &["order.placed"])
-                    .await
-                    .0
+                // With a public key too, for whoever reads those.
+                let input = json!({"url": self.receiver.url(), "eventTypes": ["order.placed"],
+                    "settings": {"signature": {"schemes": ["v1", "v1a"]}}});
+                let made = self.owner.post("/v1/webhook-endpoints", &input).await;
+                text(&made.expect(201), "id")
             }
             other => panic!("there is no way yet to make a {other}: teach it to `World::make`"),
         }
