@@ -20,6 +20,7 @@ use crate::edge::{
     fault::{Fault, FaultOfOperation},
 };
 
+mod app_webhook_endpoints;
 mod audit_entries;
 mod catalog_imports;
 mod customers;
@@ -99,6 +100,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
         .merge(webhook_keys::routes())
+        .merge(app_webhook_endpoints::routes())
         .merge(events::routes())
         .merge(audit_entries::routes())
 }

@@ -8,7 +8,9 @@ use kernel::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId};
+use crate::{
+    app_endpoint::AppEndpointId, dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId,
+};
 
 /// The problem types of webhooks.
 pub mod problems {
@@ -21,6 +23,8 @@ pub mod problems {
             "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
         TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
             "Delete endpoints that are no longer used. `detail` names the limit.";
+        ENDPOINT_OF_APP, 409, "endpoint_of_app", "The webhook endpoint is a part of an app's endpoint.",
+            "It may be enabled and disabled here; anything else is changed at the app's endpoint, for all merchants.";
         TOO_MANY_KEYS, 409, "too_many_keys", "The webhook endpoint has too many living keys.",
             "Wait until older keys have ended, or end them at once: rotate with `overlapSeconds: 0`.";
         TOO_MANY_REPLAYS, 409, "too_many_replays", "There are too many replays of this webhook endpoint running.",
@@ -39,6 +43,9 @@ pub enum Error {
     /// There is no such endpoint for this actor.
     #[error("there is no webhook endpoint {0}")]
     EndpointNotFound(EndpointId),
+    /// The app has no such endpoint.
+    #[error("there is no app webhook endpoint {0}")]
+    AppEndpointNotFound(AppEndpointId),
     /// There is no such dead letter for this actor.
     #[error("there is no dead letter {0}")]
     DeadLetterNotFound(DeadLetterId),
@@ -93,6 +100,12 @@ pub enum Refusal {
     /// The app has as many endpoints as it may have.
     #[error("there are too many webhook endpoints")]
     TooManyEndpoints,
+    /// The app has as many endpoints of its own as it may have.
+    #[error("there are too many webhook endpoints of the app")]
+    TooManyAppEndpoints,
+    /// What follows an app's endpoint is not changed by itself.
+    #[error("the webhook endpoint is a part of an app's endpoint")]
+    EndpointOfApp,
     /// The endpoint has as many living keys as it may have.
     #[error("the webhook endpoint has too many living keys")]
     TooManyKeys,
@@ -157,6 +170,7 @@ impl From<Error> for Problem {
         match error {
             Error::MissingScope(error) => error.into(),
             Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
+            Error::AppEndpointNotFound(id) => Self::not_found("app webhook endpoint", id),
             Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
             Error::ReplayNotFound(id) => Self::not_found("replay", id),
             Error::SequenceNotFound(sequence) => {
@@ -180,6 +194,17 @@ impl From<Error> for Problem {
                     "An app may have {} webhook endpoints at a merchant.",
                     crate::endpoint::PER_APP_MAX
                 ),
+            ),
+            Error::Refused(Refusal::TooManyAppEndpoints) => Self::new(
+                &problems::TOO_MANY_ENDPOINTS,
+                format!(
+                    "An app may have {} webhook endpoints for all of its merchants.",
+                    crate::app_endpoint::PER_APP_MAX
+                ),
+            ),
+            Error::Refused(Refusal::EndpointOfApp) => Self::new(
+                &problems::ENDPOINT_OF_APP,
+                "This webhook endpoint follows its app's endpoint: only its status can be changed here.",
             ),
             Error::Refused(Refusal::TooManyKeys) => Self::new(
                 &problems::TOO_MANY_KEYS,

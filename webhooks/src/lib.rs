@@ -6,6 +6,7 @@
 //!
 //! This crate knows events only as a type, a merchant and JSON. What a receiver is given is a function of event and grant, in [`mod@event`].
 
+pub mod app_endpoint;
 pub mod client;
 pub mod dead_letter;
 pub mod delivery;

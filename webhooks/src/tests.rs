@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and looks behind the scenes by statements of its own"
 )]
 
+mod app_endpoints;
 mod endpoints;
 mod enduring;
 mod health;

@@ -19,6 +19,9 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Endpoints that an app may have for all of its merchants.
+const APP_ENDPOINTS_MAX: usize = 20;
+
 /// Living keys that an endpoint may have of one scheme.
 const KEYS_MAX: usize = 8;
 
@@ -325,7 +328,25 @@ impl Provocation {
                     .expect(200);
                 self.send(&call).await
             }
-            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+            (
+                "updateWebhookEndpoint" | "deleteWebhookEndpoint" | "rotateWebhookEndpointKeys",
+                "endpoint_of_app",
+            ) => {
+                world.make("awe").await;
+                let part =
+                    tests::wait_for("the merchant's part of an app's endpoint", async || {
+                        let listed = world.owner.get("/v1/webhook-endpoints?limit=250").await;
+                        let listed = listed.expect(200);
+                        let mut endpoints = listed["data"].as_array().unwrap().iter();
+                        endpoints
+                            .find(|endpoint| endpoint["appEndpointId"].is_string())
+                            .map(|endpoint| text(endpoint, "id"))
+                    })
+                    .await;
+                self.send(&operation.call(&Things::from([("whe".to_owned(), part)])))
+                    .await
+            }
+            ("rotateWebhookEndpointKeys" | "rotateAppWebhookEndpointKeys", "too_many_keys") => {
                 let mut answer = self.send(&call).await;
                 for _ in 0..KEYS_MAX {
                     answer = self.send(&rekeyed(&call)).await;
@@ -351,12 +372,16 @@ impl Provocation {
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
-            ("createWebhookEndpoint", "too_many_endpoints") => {
+            ("createWebhookEndpoint" | "createAppWebhookEndpoint", "too_many_endpoints") => {
                 let app = world
                     .stoa
                     .client_of(&world.owner.credentials.merchant, &every_scope(), &[])
                     .await;
-                for _ in 0..ENDPOINTS_MAX {
+                let most = match operation.id.as_str() {
+                    "createAppWebhookEndpoint" => APP_ENDPOINTS_MAX,
+                    _ => ENDPOINTS_MAX,
+                };
+                for _ in 0..most {
                     assert_eq!(
                         rekeyed(&call)
                             .send(&world.stoa.base_url(), Some(&app.token()))

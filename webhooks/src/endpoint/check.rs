@@ -91,7 +91,7 @@ const RESERVED_HEADERS: &[&str] = &[
 ];
 
 /// Types of events, or patterns of them.
-pub(super) fn event_types(faults: &mut Faults, kinds: Option<&[String]>) {
+pub(crate) fn event_types(faults: &mut Faults, kinds: Option<&[String]>) {
     let Some(kinds) = kinds else { return };
     faults.at_most("/eventTypes", kinds, EVENT_TYPES_MAX);
     if kinds.is_empty() {
@@ -132,7 +132,7 @@ fn is_pattern(text: &str) -> bool {
 }
 
 /// What can be said of settings that are given.
-pub(super) fn settings(faults: &mut Faults, given: &SettingsChange) {
+pub(crate) fn settings(faults: &mut Faults, given: &SettingsChange) {
     let filter = given.filter.as_ref().and_then(Option::as_deref);
     faults.optional_text("/filter", filter, FILTER_LENGTH_MAX);
     if let Some(given) = &given.payload {
@@ -234,7 +234,7 @@ fn signature(faults: &mut Faults, signature: &SignatureSettings) {
 }
 
 /// Schemes of signatures: one or both, each once.
-pub(super) fn schemes(faults: &mut Faults, schemes: &[SignatureScheme]) {
+pub(crate) fn schemes(faults: &mut Faults, schemes: &[SignatureScheme]) {
     if schemes.is_empty() {
         faults.add("/schemes", "required", "must name at least one scheme");
     }
@@ -271,7 +271,7 @@ fn header_name(faults: &mut Faults, step: &str, name: &str) {
 }
 
 /// Headers that are given.
-pub(super) fn headers(faults: &mut Faults, headers: Option<&BTreeMap<String, String>>) {
+pub(crate) fn headers(faults: &mut Faults, headers: Option<&BTreeMap<String, String>>) {
     let Some(headers) = headers else { return };
     if headers.len() > HEADERS_MAX {
         faults.add(
@@ -310,7 +310,7 @@ pub(super) fn headers(faults: &mut Faults, headers: Option<&BTreeMap<String, Str
 }
 
 /// Credentials that are given.
-pub(super) fn credentials(faults: &mut Faults, given: &CredentialsChange) {
+pub(crate) fn credentials(faults: &mut Faults, given: &CredentialsChange) {
     let members = [
         (
             "/clientSecret",
@@ -328,7 +328,7 @@ pub(super) fn credentials(faults: &mut Faults, given: &CredentialsChange) {
 }
 
 /// The rules of the whole that is to be saved: that its parts fit each other. Call after [`settings`], [`headers`] and [`credentials`].
-pub(super) fn whole(settings: &Settings, credentials: &Credentials) -> Result<(), Vec<FieldError>> {
+pub(crate) fn whole(settings: &Settings, credentials: &Credentials) -> Result<(), Vec<FieldError>> {
     let mut faults = Faults::default();
     let signature = &settings.signature;
     let signs = [
