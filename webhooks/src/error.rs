@@ -62,6 +62,9 @@ pub enum Error {
     /// JSON of ours that does not serialize.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A task of ours that panicked or was aborted.
+    #[error("a task broke off: {0}")]
+    Broken(String),
     /// The idempotency key.
     #[error(transparent)]
     Idempotency(#[from] idempotency::Error),
@@ -172,7 +175,9 @@ impl From<Error> for Problem {
             ),
             Error::Idempotency(error) => error.into(),
             Error::Database(error) => error.into(),
-            error @ (Error::Keyring(_) | Error::Json(_)) => Self::internal(error),
+            error @ (Error::Keyring(_) | Error::Json(_) | Error::Broken(_)) => {
+                Self::internal(error)
+            }
         }
     }
 }
