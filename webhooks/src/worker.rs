@@ -23,8 +23,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, Failure, FailureKind, Outcome, Request},
+    client::{Client, Destination, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
+    endpoint::settings::{Credentials, Settings},
     event::envelope,
     relay::{LANES_CHANNEL, Wake},
     retry::{Decision, Jitter, Schedule, decide},
@@ -213,9 +214,19 @@ async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
     }
     let target = &job.target;
     let url = match &target.url {
-        Some(Ok(url)) => url.clone(),
+        Some(Ok(url)) => url,
         Some(Err(error)) => return internal(&error.to_string()),
         None => return internal("there is no URL"),
+    };
+    let destination = Destination::new(
+        job.lease.endpoint,
+        url.as_str(),
+        &Settings::default(),
+        &Credentials::default(),
+    );
+    let destination = match destination {
+        Ok(destination) => Arc::new(destination),
+        Err(error) => return internal(&error.to_string()),
     };
     let Some(signer) = &target.signer else {
         return internal("the endpoint's secrets do not open");
@@ -236,10 +247,11 @@ async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
     let signature = signer.sign(&id, timestamp_seconds, &body);
     client
         .post(Request {
-            url,
+            destination,
             id,
             timestamp_seconds,
             signature,
+            content_encoding: None,
             body: Bytes::from(body),
         })
         .await
