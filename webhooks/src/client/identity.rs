@@ -10,11 +10,11 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-/// Most bytes of a certificate chain in PEM: five certificates of RSA keys and some text.
-pub const CERTIFICATE_PEM_BYTES_MAX: usize = 32 * 1_024;
+/// Most bytes of a certificate chain in PEM: ten certificates of RSA keys and some text.
+pub const CERTIFICATE_PEM_BYTES_MAX: usize = 64 * 1_024;
 
-/// Most bytes of a private key in PEM: one of RSA with 8,192 bits has half as many.
-pub const PRIVATE_KEY_PEM_BYTES_MAX: usize = 16 * 1_024;
+/// Most bytes of a private key in PEM: one of RSA with 8,192 bits has an eighth as many.
+pub const PRIVATE_KEY_PEM_BYTES_MAX: usize = 64 * 1_024;
 
 /// Why a certificate and a key are not a client's identity. Says nothing about the key's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

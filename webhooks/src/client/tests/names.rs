@@ -74,6 +74,31 @@ async fn one_answer_of_the_resolver_is_both_checked_and_dialled() {
     assert_eq!(visits.load(Ordering::SeqCst), 1);
 }
 
+#[tokio::test]
+async fn a_name_that_leads_to_any_refused_address_is_refused() {
+    let addresses = address::tests::refused_addresses();
+    let policy = AddressPolicy {
+        allow_http: true,
+        ..AddressPolicy::default()
+    };
+    let proxied = Config {
+        // Nobody listens there, and nobody is asked.
+        proxy: Some("http://127.0.0.1:9".parse().unwrap()),
+        ..config(policy, LONG)
+    };
+    // The roots are read once for all these clients.
+    let tls = Tls::of_system().unwrap();
+    for config in [config(policy, LONG), proxied] {
+        for address in &addresses {
+            let found = SocketAddr::new(*address, 0);
+            let lookup: Lookup = Arc::new(move |_| Box::pin(async move { Ok(vec![found]) }));
+            let client = Client::with_parts(config.clone(), lookup, tls.clone()).unwrap();
+            let outcome = client.post(request("http://hooks.example/")).await;
+            assert_eq!(kind(&outcome), FailureKind::RefusedAddress, "{address}");
+        }
+    }
+}
+
 /// A receiver that keeps its connections and answers each request with the `Host` it was sent to.
 async fn naming() -> (u16, Arc<AtomicUsize>) {
     let (url, connections) = receiver(|mut stream, mut seen| async move {
