@@ -23,8 +23,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, Failure, FailureKind, Outcome, Request},
+    client::{Client, Destination, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
+    endpoint::settings::{Credentials, Settings},
     event::envelope,
     relay::{LANES_CHANNEL, Wake},
     retry::{Decision, Jitter, Schedule, decide},

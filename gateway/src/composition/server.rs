@@ -433,6 +433,7 @@ fn work(
     );
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
+        proxy: serve.delivery.webhook_proxy.clone(),
         ..webhooks::client::Config::default()
     })?;
     let schedule = serve

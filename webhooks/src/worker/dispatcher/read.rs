@@ -258,7 +258,7 @@ impl Reader {
             secrets.collect::<Result<Vec<Secret>, kernel::keyring::Error>>()
         };
         match opened.await {
-            Ok(secrets) => Ok(Some(Signer::new(&secrets))),
+            Ok(secrets) => Ok(Some(Signer::of_secrets(&secrets))),
             Err(kernel::keyring::Error::Database(error)) => Err(error.into()),
             Err(error) => {
                 tracing::error!(error = %error, endpoint.id = %target.endpoint, "the secrets of an endpoint do not open");
