@@ -147,6 +147,8 @@ alter table lanes add column breaker_count integer not null default 0;
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;
 alter table attempts add column request_bytes integer;
+-- By which an endpoint's attempts are listed, the newest first. Without it, a quiet endpoint's would have to be looked for among all of its merchant's.
+create index attempts_endpoint on attempts (merchant_id, endpoint_id, id);
 
 -- Replays of a part of a stream: worked off in the background, in the order of sequences, at the priority of bulk.
 create table replays (

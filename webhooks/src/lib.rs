@@ -18,6 +18,7 @@ pub mod replay;
 pub mod retry;
 pub mod sign;
 pub mod stream;
+pub mod timeline;
 pub mod worker;
 
 #[cfg(test)]

@@ -20,4 +20,5 @@ mod receiver;
 mod relaying;
 mod replays;
 mod sending;
+mod timelines;
 mod world;
