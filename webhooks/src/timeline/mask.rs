@@ -1,5 +1,7 @@
 //! Takes personal data out of what a receiver has answered.
 
+use std::fmt::Write;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 
@@ -83,7 +85,8 @@ fn spellings(text: &str) -> [String; 4] {
         } else {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
+                // Writing to a text can't fail.
+                let _ = write!(ascii, "\\u{unit:04x}");
             }
         }
     }

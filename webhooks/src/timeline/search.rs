@@ -7,10 +7,10 @@ use kernel::{
     clock::Timestamp,
     id::EventId,
     page::{self, Page, PageRequest},
-    problem::FieldError,
     scope::Scope,
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     AttemptOutcome, AttemptSummary, Delivery, DeliveryKey, DeliveryState, EventSummary,
@@ -25,7 +25,10 @@ use crate::{
 /// Deliveries that a page with a state asked for looks through at most, to find those that are in it. What is further back is for the next page.
 const SCANNED_DELIVERIES_MAX: i64 = 1_000;
 
-/// Which deliveries are looked for. One of event, resource and endpoint must be named: by them they are found.
+/// Events that a page looks through at most where neither event, resource nor endpoint is named.
+const SCANNED_EVENTS_MAX: i64 = 1_000;
+
+/// Which deliveries are looked for. What is absent does not limit it.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
     /// Those of this event.
@@ -39,9 +42,10 @@ pub struct DeliveryFilter {
 }
 
 /// Deliveries to the endpoints that the actor sees: of an event in the order of endpoints, of a resource by its newest version first, of an endpoint by
-/// the newest number first.
+/// the newest number first, and of all by the newest event first.
 ///
-/// With a state asked for, a page may be short, or empty, and still have a cursor: it has looked through [`SCANNED_DELIVERIES_MAX`].
+/// A page may be short, or empty, and still have a cursor: it has looked through [`SCANNED_DELIVERIES_MAX`] for a state, or through
+/// [`SCANNED_EVENTS_MAX`] events for any at all.
 pub async fn search(
     tx: &mut PgConnection,
     actor: &Actor,
@@ -50,14 +54,22 @@ pub async fn search(
     now: Timestamp,
 ) -> Result<Page<Delivery>, Error> {
     actor.access.require(Scope::WebhooksRead)?;
-    if let Some(endpoint) = filter.endpoint {
-        endpoint::get(&mut *tx, actor, endpoint).await?;
+    if let Some(endpoint) = filter.endpoint
+        && endpoint::store::find(&mut *tx, Visible::to(actor), endpoint)
+            .await?
+            .is_none()
+    {
+        // Another app's is not there, and to it nothing was sent.
+        return Ok(Page {
+            data: Vec::new(),
+            next_cursor: None,
+        });
     }
     let looked_max = match filter.state {
         Some(_) => SCANNED_DELIVERIES_MAX,
         None => request.fetch_count(),
     };
-    let found = find(&mut *tx, actor, filter, request.after, looked_max).await?;
+    let Looked { found, next } = find(&mut *tx, actor, filter, request.after, looked_max).await?;
     let hydrated = hydrate(&mut *tx, actor, &found, now).await?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let mut data = Vec::new();
@@ -77,11 +89,26 @@ pub async fn search(
             data.push(delivery);
         }
     }
-    let more = is_full || i64::try_from(found.len()).unwrap_or(i64::MAX) >= looked_max;
+    // A full page goes on after its last row, any other where looking has stopped.
+    let next = if is_full { last } else { next };
     Ok(Page {
         data,
-        next_cursor: last.filter(|_| more).map(|key| page::encode(&key)),
+        next_cursor: next.map(|key| page::encode(&key)),
     })
+}
+
+/// What was found, and after what there may be more.
+struct Looked {
+    found: Vec<Found>,
+    next: Option<DeliveryKey>,
+}
+
+impl Looked {
+    fn up_to(found: Vec<Found>, limit: i64) -> Self {
+        let more = i64::try_from(found.len()).unwrap_or(i64::MAX) >= limit;
+        let next = found.last().map(|last| last.key).filter(|_| more);
+        Self { found, next }
+    }
 }
 
 async fn find(
@@ -90,33 +117,30 @@ async fn find(
     filter: &DeliveryFilter,
     after: Option<DeliveryKey>,
     limit: i64,
-) -> Result<Vec<Found>, Error> {
+) -> Result<Looked, Error> {
     let visible = Visible::to(actor);
     let merchant = actor.merchant;
     if let Some(event) = filter.event {
-        let found =
-            store::by_event(&mut *tx, visible, filter.endpoint, event, after, limit).await?;
-        let Some((kind, id)) = &filter.resource else {
-            return Ok(found);
-        };
-        // An event is about one resource: either all of them are of it, or none is.
-        let events = event::select(tx, &[merchant], &[event]).await?;
-        let is_of_it = events
-            .get(&event)
-            .is_some_and(|event| event.resource.kind == *kind && event.resource.id == *id);
-        return Ok(if is_of_it { found } else { Vec::new() });
+        if let Some((kind, id)) = &filter.resource {
+            // An event is about one resource: either all of them are of it, or none is.
+            let events = event::select(&mut *tx, &[merchant], &[event]).await?;
+            let is_of_it = events
+                .get(&event)
+                .is_some_and(|event| event.resource.kind == *kind && event.resource.id == *id);
+            if !is_of_it {
+                return Ok(Looked::up_to(Vec::new(), limit));
+            }
+        }
+        let found = store::by_event(tx, visible, filter.endpoint, event, after, limit).await?;
+        return Ok(Looked::up_to(found, limit));
     }
     if let Some((kind, id)) = &filter.resource {
-        return Ok(
-            store::by_resource(tx, visible, filter.endpoint, (kind, id), after, limit).await?,
-        );
+        let found =
+            store::by_resource(tx, visible, filter.endpoint, (kind, id), after, limit).await?;
+        return Ok(Looked::up_to(found, limit));
     }
     let Some(endpoint) = filter.endpoint else {
-        return Err(Error::InvalidFields(vec![FieldError::in_parameter(
-            "endpointId",
-            "required",
-            "must be given, or `eventId`, or `resourceType` and `resourceId`",
-        )]));
+        return among_the_newest(tx, visible, after, limit).await;
     };
     let before = after.map_or(i64::MAX, |key| key.number);
     let found = match filter.state {
@@ -130,7 +154,36 @@ async fn find(
             store::by_stream(tx, merchant, endpoint, before, limit).await?
         }
     };
-    Ok(found)
+    Ok(Looked::up_to(found, limit))
+}
+
+/// Deliveries of the merchant's newest events.
+async fn among_the_newest(
+    tx: &mut PgConnection,
+    visible: Visible,
+    after: Option<DeliveryKey>,
+    limit: i64,
+) -> Result<Looked, Error> {
+    let after = after.map(|key| (key.event, key.endpoint));
+    let from = after.map_or(EventId::from_uuid(Uuid::max()), |(event, _)| event);
+    let events = store::newest_events(&mut *tx, visible.merchant, from, SCANNED_EVENTS_MAX).await?;
+    let looked = Looked::up_to(
+        store::of_events(tx, visible, &events, after, limit).await?,
+        limit,
+    );
+    let all_were_looked_at = i64::try_from(events.len()).unwrap_or(i64::MAX) < SCANNED_EVENTS_MAX;
+    let last = events.last().filter(|_| !all_were_looked_at);
+    Ok(Looked {
+        next: looked.next.or_else(|| {
+            last.map(|event| DeliveryKey {
+                number: 0,
+                // Before all others of this event: none of it is shown again.
+                endpoint: EndpointId::from_uuid(Uuid::nil()),
+                event: *event,
+            })
+        }),
+        ..looked
+    })
 }
 
 /// What is known of some deliveries.

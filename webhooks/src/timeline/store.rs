@@ -296,6 +296,68 @@ pub(super) async fn by_resource(
     Ok(rows.into_iter().map(KeyRow::found).collect())
 }
 
+/// The newest events of a merchant, from this one on.
+pub(super) async fn newest_events(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    from: EventId,
+    limit: i64,
+) -> Result<Vec<EventId>, Error> {
+    let events = sqlx::query_scalar!(
+        r#"select id as "id: EventId"
+        from events
+        where merchant_id = $1
+            and id <= $2
+        order by id desc
+        limit $3"#,
+        merchant as MerchantId,
+        from as EventId,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(events)
+}
+
+/// The deliveries of these events to the endpoints that are visible, the newest event first.
+pub(super) async fn of_events(
+    tx: &mut PgConnection,
+    visible: Visible,
+    events: &[EventId],
+    after: Option<(EventId, EndpointId)>,
+    limit: i64,
+) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        KeyRow,
+        r#"select
+            0::bigint as "number!",
+            streams.endpoint_id as "endpoint: EndpointId",
+            streams.event_id as "event: EventId",
+            streams.sequence
+        from unnest($3::uuid[]) as newest (id)
+        join endpoints
+            on endpoints.merchant_id = $1
+            and ($2::uuid is null or endpoints.app_id = $2)
+        join streams
+            on streams.merchant_id = $1
+            and streams.endpoint_id = endpoints.id
+            and streams.event_id = newest.id
+        where $4::uuid is null
+            or (newest.id, endpoints.id) < ($4, $5)
+        order by newest.id desc, endpoints.id desc
+        limit $6"#,
+        visible.merchant as MerchantId,
+        visible.app as Option<AppId>,
+        events as &[EventId],
+        after.map(|(event, _)| event) as Option<EventId>,
+        after.map(|(_, endpoint)| endpoint) as Option<EndpointId>,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(KeyRow::found).collect())
+}
+
 /// What is in one endpoint's stream, the newest first.
 pub(super) async fn by_stream(
     tx: &mut PgConnection,
