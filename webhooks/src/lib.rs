@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod feed;
+pub mod metrics;
 pub mod relay;
 pub mod replay;
 pub mod retry;

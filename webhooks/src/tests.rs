@@ -15,6 +15,7 @@
 mod endpoints;
 mod enduring;
 mod lanes;
+mod measuring;
 mod reading;
 mod receiver;
 mod relaying;
