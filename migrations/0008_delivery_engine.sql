@@ -149,6 +149,8 @@ alter table lanes add column rest_until timestamptz;
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;
 alter table attempts add column request_bytes integer;
+-- By which an endpoint's attempts are listed, the newest first. Without it, a quiet endpoint's would have to be looked for among all of its merchant's.
+create index attempts_endpoint on attempts (merchant_id, endpoint_id, id);
 
 -- Replays of a part of a stream: worked off in the background, in the order of sequences, at the priority of bulk.
 create table replays (
@@ -163,6 +165,8 @@ create table replays (
     position bigint not null,
     until_sequence bigint not null,
     queued_count bigint not null,
+    -- Numbers gone through whose events retention had dropped.
+    expired_count bigint not null default 0,
     created_at timestamptz not null,
     updated_at timestamptz not null,
     constraint replays_pkey primary key (merchant_id, id),
@@ -176,6 +180,10 @@ create policy replays_api on replays to stoa_api
 create policy replays_worker on replays to stoa_worker using (true) with check (true);
 grant select, insert, update, delete on replays to stoa_api;
 grant select, update on replays to stoa_worker;
+
+-- By which replays and timelines find the dead letters of numbers of a stream, and replays mark those that they have queued again.
+create index dead_letters_sequence on dead_letters (merchant_id, endpoint_id, sequence);
+grant update on dead_letters to stoa_worker;
 
 -- Global: replays that are running, found without looking into tenants.
 create table replay_hints (

@@ -31,7 +31,9 @@ mod orders;
 mod parameters;
 mod products;
 mod service;
+mod webhook_deliveries;
 mod webhook_endpoints;
+mod webhook_replays;
 
 pub(crate) use service::Health;
 
@@ -97,6 +99,8 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(fulfillments::routes())
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
+        .merge(webhook_replays::routes())
         .merge(events::routes())
         .merge(audit_entries::routes())
 }

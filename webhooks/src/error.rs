@@ -8,7 +8,7 @@ use kernel::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dead_letter::DeadLetterId, endpoint::EndpointId};
+use crate::{dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId};
 
 /// The problem types of webhooks.
 pub mod problems {
@@ -21,6 +21,8 @@ pub mod problems {
             "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
         TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
             "Delete endpoints that are no longer used. `detail` names the limit.";
+        TOO_MANY_REPLAYS, 409, "too_many_replays", "There are too many replays of this webhook endpoint running.",
+            "Wait until one of them is completed, or cancel one.";
         EVENTS_EXPIRED, 410, "events_expired", "Events that old are no longer kept.",
             "`detail` names the oldest sequence that is still there. Read the resources themselves, then continue from there.";
     }
@@ -38,6 +40,12 @@ pub enum Error {
     /// There is no such dead letter for this actor.
     #[error("there is no dead letter {0}")]
     DeadLetterNotFound(DeadLetterId),
+    /// There is no such replay for this actor.
+    #[error("there is no replay {0}")]
+    ReplayNotFound(ReplayId),
+    /// The endpoint's stream has no such number, or no longer.
+    #[error("there is no event with sequence {0} in this endpoint's stream")]
+    SequenceNotFound(i64),
     /// The endpoint has changed since the version that the client named.
     #[error("the webhook endpoint has changed meanwhile")]
     VersionMismatch,
@@ -86,6 +94,9 @@ pub enum Refusal {
     /// The app has as many endpoints as it may have.
     #[error("there are too many webhook endpoints")]
     TooManyEndpoints,
+    /// The endpoint has as many replays running as it may have.
+    #[error("there are too many replays of this webhook endpoint running")]
+    TooManyReplays,
 }
 
 impl Error {
@@ -145,6 +156,10 @@ impl From<Error> for Problem {
             Error::MissingScope(error) => error.into(),
             Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
             Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
+            Error::ReplayNotFound(id) => Self::not_found("replay", id),
+            Error::SequenceNotFound(sequence) => {
+                Self::not_found("event in this endpoint's stream with sequence", sequence)
+            }
             Error::VersionMismatch => Self::new(
                 &problem::VERSION_MISMATCH,
                 "The webhook endpoint has changed since the version in If-Match.",
@@ -162,6 +177,13 @@ impl From<Error> for Problem {
                 format!(
                     "An app may have {} webhook endpoints at a merchant.",
                     crate::endpoint::PER_APP_MAX
+                ),
+            ),
+            Error::Refused(Refusal::TooManyReplays) => Self::new(
+                &problems::TOO_MANY_REPLAYS,
+                format!(
+                    "A webhook endpoint may have {} replays running.",
+                    crate::replay::RUNNING_MAX
                 ),
             ),
             Error::InvalidFields(errors) => Self::invalid_fields(errors),

@@ -24,9 +24,12 @@ pub mod relay;
     reason = "asked by the worker as soon as endpoints have settings"
 )]
 pub mod render;
+pub mod metrics;
+pub mod replay;
 pub mod retry;
 pub mod sign;
 pub mod stream;
+pub mod timeline;
 pub mod worker;
 
 #[cfg(test)]

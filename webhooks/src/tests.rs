@@ -15,8 +15,11 @@
 mod endpoints;
 mod enduring;
 mod lanes;
+mod measuring;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
+mod timelines;
 mod world;

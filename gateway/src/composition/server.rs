@@ -28,6 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use webhooks::{
     client::{AddressPolicy, Client},
     relay::{Relay, Wake},
+    replay::Replayer,
     retry::Schedule,
     worker::{self, Worker},
 };
@@ -80,6 +81,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics can't be listened on.
+    #[error("can't listen on {address}: {source}; name another address by --metrics-listen")]
+    ListenForMetrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The public address is no origin.
     #[error("the public address {url}: {source}")]
     PublicUrl {
@@ -121,6 +131,13 @@ impl Server {
         let listener = TcpListener::bind(serve.listen)
             .await
             .map_err(cannot_listen(serve))?;
+        let metrics_listener = match serve.observation.metrics_listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| StartError::ListenForMetrics { address, source })?)
+            }
+            None => None,
+        };
         let address = listener.local_addr().map_err(cannot_listen(serve))?;
         let url = serve
             .public_url
@@ -159,10 +176,20 @@ impl Server {
                 tracing::error!(error = %error, "the server ended");
             }
         });
+        let is_measured = metrics_listener.is_some();
+        if let Some(listener) = metrics_listener {
+            tasks.spawn(crate::metrics::serve(listener, stop.clone()));
+        }
         if serve.role.works() {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
+            if is_measured {
+                let sampler =
+                    webhooks::metrics::Sampler::new(worker.clone(), foundation.clock().clone());
+                let stopped = stop.clone();
+                tasks.spawn(async move { sampler.run(stopped).await });
+            }
             work(
                 serve, foundation, worker, accounts, announcer, &tasks, &stop,
             )?;
@@ -431,6 +458,7 @@ fn work(
         announcer.clone(),
         wake.clone(),
     );
+    let replayer = Replayer::new(database.clone(), clock.clone(), wake.clone());
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
         proxy: serve.delivery.webhook_proxy.clone(),
@@ -460,6 +488,8 @@ fn work(
     tasks.spawn(async move { relay.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
+    let stopped = stop.clone();
+    tasks.spawn(async move { replayer.run(stopped).await });
     let (expiring, now) = (database.clone(), clock.clone());
     spawn_until(tasks, stop, async move {
         announce_expiring(&expiring, &announcer, &now).await;
