@@ -34,6 +34,7 @@ mod service;
 mod webhook_deliveries;
 mod webhook_endpoints;
 mod webhook_replays;
+mod webhook_keys;
 
 pub(crate) use service::Health;
 
@@ -101,6 +102,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(webhook_endpoints::routes())
         .merge(webhook_deliveries::routes())
         .merge(webhook_replays::routes())
+        .merge(webhook_keys::routes())
         .merge(events::routes())
         .merge(audit_entries::routes())
 }
@@ -108,6 +110,14 @@ fn versioned() -> OpenApiRouter<Services> {
 /// The routes under `/v1`, to be put behind authentication.
 pub(crate) fn router(services: Services) -> Router {
     versioned().with_state(services).split_for_parts().0
+}
+
+/// The routes that need no token, but work with what the others do.
+pub(crate) fn public_router(services: Services) -> Router {
+    webhook_keys::public_routes()
+        .with_state(services)
+        .split_for_parts()
+        .0
 }
 
 /// The routes of the service itself.
@@ -119,6 +129,7 @@ pub(crate) fn service_router(health: Health) -> Router {
 pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base)
         .merge(versioned())
+        .merge(webhook_keys::public_routes())
         .split_for_parts();
     let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned)
         .merge(service::routes())

@@ -21,6 +21,8 @@ pub mod problems {
             "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
         TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
             "Delete endpoints that are no longer used. `detail` names the limit.";
+        TOO_MANY_KEYS, 409, "too_many_keys", "The webhook endpoint has too many living keys.",
+            "Wait until older keys have ended, or end them at once: rotate with `overlapSeconds: 0`.";
         TOO_MANY_REPLAYS, 409, "too_many_replays", "There are too many replays of this webhook endpoint running.",
             "Wait until one of them is completed, or cancel one.";
         EVENTS_EXPIRED, 410, "events_expired", "Events that old are no longer kept.",
@@ -94,6 +96,9 @@ pub enum Refusal {
     /// The app has as many endpoints as it may have.
     #[error("there are too many webhook endpoints")]
     TooManyEndpoints,
+    /// The endpoint has as many living keys as it may have.
+    #[error("the webhook endpoint has too many living keys")]
+    TooManyKeys,
     /// The endpoint has as many replays running as it may have.
     #[error("there are too many replays of this webhook endpoint running")]
     TooManyReplays,
@@ -177,6 +182,13 @@ impl From<Error> for Problem {
                 format!(
                     "An app may have {} webhook endpoints at a merchant.",
                     crate::endpoint::PER_APP_MAX
+                ),
+            ),
+            Error::Refused(Refusal::TooManyKeys) => Self::new(
+                &problems::TOO_MANY_KEYS,
+                format!(
+                    "A webhook endpoint may have {} living keys of a scheme.",
+                    crate::endpoint::key::LIVING_PER_SCHEME_MAX
                 ),
             ),
             Error::Refused(Refusal::TooManyReplays) => Self::new(

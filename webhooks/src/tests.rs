@@ -14,12 +14,16 @@
 
 mod endpoints;
 mod enduring;
+mod health;
+mod keys;
 mod lanes;
 mod measuring;
+mod life;
 mod reading;
 mod receiver;
 mod relaying;
 mod replays;
 mod sending;
 mod timelines;
+mod settings;
 mod world;

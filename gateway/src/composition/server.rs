@@ -338,12 +338,14 @@ async fn api(
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
     let pages = console(foundation, database, accounts, announcer, issuer);
+    let public = rest::public_router(services.clone());
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
     let postgres = foundation.postgres_state();
     let routed = Router::new()
         .merge(authenticated)
+        .merge(public)
         .merge(auth::http::router(oauth))
         .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
