@@ -14,7 +14,9 @@
 
 mod endpoints;
 mod enduring;
+mod following;
 mod lanes;
+mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
