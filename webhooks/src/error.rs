@@ -11,7 +11,7 @@ use kernel::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dead_letter::DeadLetterId, endpoint::EndpointId};
+use crate::{dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId};
 
 /// The problem types of webhooks.
 pub mod problems {
@@ -30,6 +30,10 @@ pub mod problems {
             "It has expired, or all of it was acknowledged or released: nothing was changed. What was not acknowledged in time is leased again.";
         TOO_MANY_STREAMS, 429, "too_many_streams", "Too many streams are open.",
             "Close streams that are no longer read, or read several endpoints' events by one. `detail` names the limit.";
+        TOO_MANY_KEYS, 409, "too_many_keys", "The webhook endpoint has too many living keys.",
+            "Wait until older keys have ended, or end them at once: rotate with `overlapSeconds: 0`.";
+        TOO_MANY_REPLAYS, 409, "too_many_replays", "There are too many replays of this webhook endpoint running.",
+            "Wait until one of them is completed, or cancel one.";
         EVENTS_EXPIRED, 410, "events_expired", "Events that old are no longer kept.",
             "`detail` names the oldest sequence that is still there. Read the resources themselves, then continue from there.";
     }
@@ -50,6 +54,12 @@ pub enum Error {
     /// There is no such dead letter for this actor.
     #[error("there is no dead letter {0}")]
     DeadLetterNotFound(DeadLetterId),
+    /// There is no such replay for this actor.
+    #[error("there is no replay {0}")]
+    ReplayNotFound(ReplayId),
+    /// The endpoint's stream has no such number, or no longer.
+    #[error("there is no event with sequence {0} in this endpoint's stream")]
+    SequenceNotFound(i64),
     /// The endpoint has changed since the version that the client named.
     #[error("the webhook endpoint has changed meanwhile")]
     VersionMismatch,
@@ -118,6 +128,12 @@ pub enum Refusal {
     /// The lease holds nothing any more.
     #[error("the lease holds nothing any more")]
     LeaseExpired,
+    /// The endpoint has as many living keys as it may have.
+    #[error("the webhook endpoint has too many living keys")]
+    TooManyKeys,
+    /// The endpoint has as many replays running as it may have.
+    #[error("there are too many replays of this webhook endpoint running")]
+    TooManyReplays,
 }
 
 impl Error {
@@ -177,6 +193,10 @@ impl From<Error> for Problem {
             Error::MissingScope(error) => error.into(),
             Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
             Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
+            Error::ReplayNotFound(id) => Self::not_found("replay", id),
+            Error::SequenceNotFound(sequence) => {
+                Self::not_found("event in this endpoint's stream with sequence", sequence)
+            }
             Error::VersionMismatch => Self::new(
                 &problem::VERSION_MISMATCH,
                 "The webhook endpoint has changed since the version in If-Match.",
@@ -212,6 +232,20 @@ impl From<Error> for Problem {
                 )
             },
             Error::NoLonger(problem) => *problem,
+            Error::Refused(Refusal::TooManyKeys) => Self::new(
+                &problems::TOO_MANY_KEYS,
+                format!(
+                    "A webhook endpoint may have {} living keys of a scheme.",
+                    crate::endpoint::key::LIVING_PER_SCHEME_MAX
+                ),
+            ),
+            Error::Refused(Refusal::TooManyReplays) => Self::new(
+                &problems::TOO_MANY_REPLAYS,
+                format!(
+                    "A webhook endpoint may have {} replays running.",
+                    crate::replay::RUNNING_MAX
+                ),
+            ),
             Error::InvalidFields(errors) => Self::invalid_fields(errors),
             Error::EventsExpired { oldest } => Self::new(
                 &problems::EVENTS_EXPIRED,

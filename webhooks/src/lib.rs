@@ -17,6 +17,7 @@ pub mod follow;
 pub mod hub;
 pub mod pull;
 pub mod relay;
+pub mod replay;
 pub mod retry;
 pub mod sign;
 pub mod stream;

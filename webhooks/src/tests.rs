@@ -15,10 +15,15 @@
 mod endpoints;
 mod enduring;
 mod following;
+mod health;
+mod keys;
 mod lanes;
+mod life;
 mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
+mod settings;
 mod world;

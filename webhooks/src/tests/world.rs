@@ -23,8 +23,8 @@ use crate::{
     client::{self, AddressPolicy, Client},
     dead_letter::{self, DeadLetter},
     endpoint::{
-        Create, CreatedEndpoint, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
-        Setting, Update, UpdateInput,
+        Create, CreatedEndpoint, Endpoint, EndpointChange, EndpointId, EndpointInput, Setting,
+        Update, UpdateInput,
     },
     error::Error,
     relay::{Relay, Wake},
@@ -239,9 +239,8 @@ impl World {
     ) -> CreatedEndpoint {
         let input = EndpointInput {
             url: url.map(str::to_owned),
-            description: None,
             event_types: kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
-            owner: Owner::Grant,
+            ..EndpointInput::default()
         };
         self.run_as(
             actor,
