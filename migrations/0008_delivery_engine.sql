@@ -149,6 +149,8 @@ grant insert on dead_letters to stoa_api;
 
 -- How often the lane's circuit breaker has opened since its endpoint last accepted something; the next owner begins there. 0: it is closed.
 alter table lanes add column breaker_count integer not null default 0;
+-- While it is open: until when nothing is sent, whatever is added.
+alter table lanes add column rest_until timestamptz;
 
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;

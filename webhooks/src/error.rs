@@ -101,6 +101,9 @@ pub enum Error {
     /// JSON of ours that does not serialize.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A task of ours that panicked or was aborted.
+    #[error("a task broke off: {0}")]
+    Broken(String),
     /// The idempotency key.
     #[error(transparent)]
     Idempotency(#[from] idempotency::Error),
@@ -257,9 +260,10 @@ impl From<Error> for Problem {
             ),
             Error::Idempotency(error) => error.into(),
             Error::Database(error) => error.into(),
-            error @ (Error::Keyring(_) | Error::Json(_) | Error::NothingDue { .. }) => {
-                Self::internal(error)
-            }
+            error @ (Error::Keyring(_)
+            | Error::Json(_)
+            | Error::NothingDue { .. }
+            | Error::Broken(_)) => Self::internal(error),
         }
     }
 }

@@ -200,7 +200,7 @@ impl Relay {
         }
         let more = batch.len() >= BATCH_EVENTS_MAX;
         if more {
-            // The cut may have parted a resource's events: those of earlier versions come along.
+            // The cut may have parted a resource's events, as may their priorities: those of earlier versions come along.
             let earlier = store::earlier(&mut tx, merchant, &batch).await?;
             batch.extend(earlier);
         }
@@ -238,7 +238,7 @@ impl Relay {
             let entries = plan::number(&interest, &cursors);
             let deliveries: Vec<plan::Entry> = entries
                 .iter()
-                .filter(|entry| entry.pushed)
+                .filter(|entry| entry.is_queued)
                 .copied()
                 .collect();
             store::insert_streams(&mut tx, merchant, &entries).await?;
