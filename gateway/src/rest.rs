@@ -23,9 +23,11 @@ use crate::edge::{
 mod audit_entries;
 mod catalog_imports;
 mod customers;
+mod event_streams;
 mod events;
 mod fulfillments;
 mod inventory;
+mod leases;
 mod locations;
 mod orders;
 mod parameters;
@@ -55,6 +57,10 @@ pub(crate) struct Services {
     pub(crate) placing: Groups<commerce::order::Place>,
     /// Tells the relay of committed events.
     pub(crate) announcer: kernel::event::Announcer,
+    /// Hands events out to pull consumers.
+    pub(crate) leasing: webhooks::pull::Leasing,
+    /// Follows streams as they grow.
+    pub(crate) streams: webhooks::follow::Streams,
     /// What an endpoint's address may be.
     pub(crate) address_policy: webhooks::client::AddressPolicy,
 }
@@ -103,7 +109,9 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(webhook_deliveries::routes())
         .merge(webhook_replays::routes())
         .merge(webhook_keys::routes())
+        .merge(leases::routes())
         .merge(events::routes())
+        .merge(event_streams::routes())
         .merge(audit_entries::routes())
 }
 

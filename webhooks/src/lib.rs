@@ -18,6 +18,9 @@ pub mod feed;
     reason = "asked by the relay as soon as endpoints have settings"
 )]
 pub mod filter;
+pub mod follow;
+pub mod hub;
+pub mod pull;
 pub mod relay;
 #[allow(
     dead_code,

@@ -22,7 +22,7 @@ use kernel::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoint::EndpointId;
+use crate::{endpoint::EndpointId, hub::Hub};
 
 mod plan;
 mod store;
@@ -86,6 +86,7 @@ pub struct Relay {
     announcer: Announcer,
     wake: Wake,
     lanes_raised: Arc<Notify>,
+    hub: Option<Hub>,
 }
 
 impl Relay {
@@ -97,6 +98,16 @@ impl Relay {
             announcer,
             wake,
             lanes_raised: Arc::default(),
+            hub: None,
+        }
+    }
+
+    /// Wakes the readers of streams by `hub` from now on.
+    #[must_use]
+    pub fn telling(self, hub: Hub) -> Self {
+        Self {
+            hub: Some(hub),
+            ..self
         }
     }
 
@@ -160,6 +171,9 @@ impl Relay {
             Ok(moved) => {
                 // Also when nothing was moved: the announcement may have been of a replay.
                 self.wake.wake();
+                if let Some(hub) = self.hub.as_ref().filter(|_| moved.events > 0) {
+                    hub.announce(merchant);
+                }
                 if moved.deliveries > 0 {
                     self.lanes_raised.notify_one();
                 }

@@ -14,11 +14,13 @@
 
 mod endpoints;
 mod enduring;
+mod following;
 mod health;
 mod keys;
 mod lanes;
 mod measuring;
 mod life;
+mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
