@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Bare {
     child: Child,
     address: SocketAddr,
+    http: reqwest::Client,
 }
 
 impl Bare {
@@ -46,12 +47,34 @@ impl Bare {
             .read_line(&mut line)
             .unwrap();
         let address = line.trim().parse().unwrap();
-        Self { child, address }
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self {
+            child,
+            address,
+            http,
+        }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of something there.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// What a receiver has counted.
+    pub(crate) async fn counted(&self) -> Counted {
+        let answer = self.http.get(self.url("counted")).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    /// Has a receiver count from nothing.
+    pub(crate) async fn reset(&self) {
+        let answer = self.http.post(self.url("reset")).send().await.unwrap();
+        answer.error_for_status().unwrap();
     }
 }
 
