@@ -34,7 +34,11 @@ impl<'s> Ceiling<'s> {
     /// Makes the schema, unless it is there.
     pub(crate) fn new(stoa: &'s Stoa) -> Self {
         let ceiling = Self::again(stoa);
-        if ceiling.psql("select to_regnamespace('ceiling')").trim().is_empty() {
+        if ceiling
+            .psql("select to_regnamespace('ceiling')")
+            .trim()
+            .is_empty()
+        {
             ceiling.psql(SCHEMA);
         }
         ceiling

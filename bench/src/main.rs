@@ -22,10 +22,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod arrivals;
 mod bare;
 mod ceiling;
 mod cpu;
 mod deliveries;
+mod end_to_end;
 mod figure;
 mod import;
 mod load;
@@ -65,7 +67,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, tokens, `token_rows`, refresh, verify, `verify_new`.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -98,13 +100,14 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "reads",
     "orders",
     "hot_sku",
     "import",
     "deliveries",
     "deliveries_relayed",
+    "end_to_end",
     "tokens",
     "token_rows",
     "refresh",
@@ -138,9 +141,8 @@ async fn main() {
             "hot_sku" => orders::run(&options, orders::Shape::Hot).await,
             "import" => import::run(&options).await,
             "deliveries" => deliveries::run(&options, deliveries::Backlog::Queued).await,
-            "deliveries_relayed" => {
-                deliveries::run(&options, deliveries::Backlog::Unrelayed).await
-            }
+            "deliveries_relayed" => deliveries::run(&options, deliveries::Backlog::Unrelayed).await,
+            "end_to_end" => end_to_end::run(&options).await,
             "tokens" => tokens::run(&options, tokens::Against::Signing).await,
             "token_rows" => tokens::run(&options, tokens::Against::Rows).await,
             "refresh" => refresh::run(&options).await,

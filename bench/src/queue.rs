@@ -110,11 +110,19 @@ impl<'c> Lane<'c> {
     /// Waits until nothing is queued. Looks seldom: each look is a process and a connection.
     pub(crate) async fn drained(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.ceiling.psql(&format!(
-            "select exists (select from public.deliveries where endpoint_id = '{}')",
-            self.endpoint
-        )).trim() == "t" {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for the queue to drain");
+        while self
+            .ceiling
+            .psql(&format!(
+                "select exists (select from public.deliveries where endpoint_id = '{}')",
+                self.endpoint
+            ))
+            .trim()
+            == "t"
+        {
+            assert!(
+                Instant::now() < deadline,
+                "waited {PATIENCE:?} in vain for the queue to drain"
+            );
             tokio::time::sleep(10 * LOOK_EVERY).await;
         }
     }

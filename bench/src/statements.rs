@@ -45,7 +45,10 @@ pub(crate) fn totals(ceiling: &Ceiling<'_>) -> Totals {
         "select sum(calls), sum(shared_blks_hit + shared_blks_read), sum(total_exec_time), sum(wal_bytes)
         from pg_stat_statements where userid <> 'postgres'::regrole",
     );
-    let mut numbers = row.trim().split('|').map(|number| number.parse().unwrap_or(0.0));
+    let mut numbers = row
+        .trim()
+        .split('|')
+        .map(|number| number.parse().unwrap_or(0.0));
     let mut next = || numbers.next().unwrap();
     Totals {
         calls: next(),
