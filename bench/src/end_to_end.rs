@@ -3,22 +3,9 @@
 //! First as many as go, which gives the rate and what a thousand cost, from the first request to the last arrival. Then 200 a second and half of that rate, which
 //! gives how long it takes from the API's answer, which comes after the commit, to the arrival.
 
-use std::{
-    cell::Cell,
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{cell::Cell, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use serde_json::{Value, json};
-use tests::new_key;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     Options,
@@ -26,10 +13,10 @@ use crate::{
     ceiling::Ceiling,
     cpu::Cpu,
     figure::{Figure, Sample, percentile_ms},
-    load,
     queue::{Lane, wait_for},
     statements,
     world::World,
+    writes::{Writes, times},
 };
 
 const SETUP: &str = include_str!("../sql/orders_setup.sql");
@@ -40,76 +27,6 @@ const SKUS: usize = 10_000;
 
 /// The quieter of the two rates at which times are taken.
 const QUIET_PER_SECOND: f64 = 200.0;
-
-/// Requests that were answered, in the order of nothing.
-#[derive(Debug)]
-struct Answered {
-    at: Instant,
-    body: Bytes,
-}
-
-/// What makes one event for the endpoint.
-#[derive(Debug, Clone)]
-struct Writes {
-    address: SocketAddr,
-    authorization: String,
-    bodies: Arc<Vec<Bytes>>,
-}
-
-impl Writes {
-    fn request(&self, number: u64) -> load::Message {
-        let place = usize::try_from(number).unwrap() % self.bodies.len();
-        load::request("POST", self.address, "/v1/orders")
-            .header("authorization", &self.authorization)
-            .header("content-type", "application/json")
-            .header("idempotency-key", new_key())
-            .body(Full::new(self.bodies[place].clone()))
-            .unwrap()
-    }
-
-    /// Sends requests from `connections` at once for so long, as fast as they are answered or so many a second.
-    async fn send(
-        &self,
-        connections: u32,
-        duration: Duration,
-        per_second: Option<f64>,
-        first: u64,
-    ) -> Vec<Answered> {
-        let mut senders = Vec::new();
-        for _ in 0..connections {
-            senders.push(load::connect(self.address).await);
-        }
-        let (started, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-        let mut sending = JoinSet::new();
-        for mut sender in senders {
-            let (writes, next) = (self.clone(), Arc::clone(&next));
-            sending.spawn(async move {
-                let mut answered = Vec::new();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let due = per_second.map_or(started, |rate| {
-                        started + Duration::from_secs_f64(number as f64 / rate)
-                    });
-                    if due.max(Instant::now()) >= started + duration {
-                        return answered;
-                    }
-                    if per_second.is_some() {
-                        tokio::time::sleep_until(due).await;
-                    }
-                    let request = writes.request(first + number);
-                    sender.ready().await.unwrap();
-                    let answer = sender.send_request(request).await.unwrap();
-                    let status = answer.status();
-                    let body = answer.into_body().collect().await.unwrap().to_bytes();
-                    let at = Instant::now();
-                    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
-                    answered.push(Answered { at, body });
-                }
-            });
-        }
-        sending.join_all().await.into_iter().flatten().collect()
-    }
-}
 
 /// Measures.
 pub(crate) async fn run(options: &Options) -> Figure {
@@ -125,19 +42,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
         .endpoint(Some(arrivals.url()), &["order.placed"])
         .await;
     let lane = Lane::of_url(&ceiling, arrivals.url());
-    let bodies = (0..50_000_u64).map(|number| {
-        let sku = usize::try_from(load::scattered(number) % SKUS as u64).unwrap();
-        let order = json!({
-            "lines": [{"variantId": variants[sku], "quantity": 1}],
-            "locationId": location
-        });
-        Bytes::from(order.to_string())
-    });
-    let mut writes = Writes {
-        address: world.address(),
-        authorization: world.authorization(),
-        bodies: Arc::new(bodies.collect()),
-    };
+    let mut writes = Writes::new(world.address(), &world.client, &variants, &location);
 
     // One order, whose rows are the ceiling's samples once it has come through.
     writes.send(1, Duration::from_millis(1), None, 0).await;
@@ -163,7 +68,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
     let world_cell = &world;
     let mut ours = async || {
         world_cell.client.refresh().await;
-        writes.authorization = world_cell.authorization();
+        writes.authorize(&world_cell.client);
         if options.statements {
             statements::forget(&ceiling);
         }
@@ -206,7 +111,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
     let half = figure.value() / 2.0;
     for (name, rate) in [("200/s", QUIET_PER_SECOND), ("half of the rate", half)] {
         world.client.refresh().await;
-        writes.authorization = world.authorization();
+        writes.authorize(&world.client);
         let answered = writes
             .send(options.connections, 3 * duration, Some(rate), next.get())
             .await;
@@ -228,23 +133,4 @@ pub(crate) async fn run(options: &Options) -> Figure {
         lane.drained().await;
     }
     figure
-}
-
-/// From each answer to the arrival of its event; nothing where that was faster.
-fn times(answered: &[Answered], arrived: &[(Instant, Bytes)]) -> Vec<Duration> {
-    let arrivals: HashMap<String, Instant> = arrived
-        .iter()
-        .map(|(at, body)| {
-            let event: Value = serde_json::from_slice(body).unwrap();
-            (event["data"]["id"].as_str().unwrap().to_owned(), *at)
-        })
-        .collect();
-    answered
-        .iter()
-        .map(|answered| {
-            let order: Value = serde_json::from_slice(&answered.body).unwrap();
-            let at = arrivals[order["id"].as_str().unwrap()];
-            at.saturating_duration_since(answered.at)
-        })
-        .collect()
 }

@@ -29,8 +29,10 @@ mod cpu;
 mod deliveries;
 mod end_to_end;
 mod figure;
+mod hostile;
 mod import;
 mod load;
+mod memory;
 mod orders;
 mod queue;
 mod reads;
@@ -39,6 +41,7 @@ mod statements;
 mod tokens;
 mod verify;
 mod world;
+mod writes;
 
 use figure::Figure;
 
@@ -67,7 +70,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, tokens, `token_rows`, refresh, verify, `verify_new`.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, hostile, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -91,6 +94,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(5_000..=1_000_000))]
     deliveries: u64,
 
+    /// The backlog of the flooding tenant.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
+    flood: u64,
+
     /// Shows what PostgreSQL was asked in each round of deliveries, which costs a little.
     #[arg(long)]
     statements: bool,
@@ -100,7 +107,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "reads",
     "orders",
     "hot_sku",
@@ -108,6 +115,7 @@ const NAMES: [&str; 12] = [
     "deliveries",
     "deliveries_relayed",
     "end_to_end",
+    "hostile",
     "tokens",
     "token_rows",
     "refresh",
@@ -143,6 +151,7 @@ async fn main() {
             "deliveries" => deliveries::run(&options, deliveries::Backlog::Queued).await,
             "deliveries_relayed" => deliveries::run(&options, deliveries::Backlog::Unrelayed).await,
             "end_to_end" => end_to_end::run(&options).await,
+            "hostile" => hostile::run(&options).await,
             "tokens" => tokens::run(&options, tokens::Against::Signing).await,
             "token_rows" => tokens::run(&options, tokens::Against::Rows).await,
             "refresh" => refresh::run(&options).await,

@@ -56,11 +56,6 @@ impl<'c> Lane<'c> {
         Self { ceiling, endpoint }
     }
 
-    /// The endpoint, as the tables have it.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
     /// Takes it, so that no worker does.
     pub(crate) fn hold(&self) {
         self.ceiling.psql(&format!(
@@ -105,6 +100,26 @@ impl<'c> Lane<'c> {
             insert into public.deliveries select * from ceiling.backlog;
             checkpoint;",
         );
+    }
+
+    /// Makes those that are queued so many, by further rows that repeat the events under the next numbers.
+    pub(crate) fn multiply(&self, wanted: u64) {
+        let there = self.queued();
+        let times = wanted / there;
+        self.ceiling.psql(&format!(
+            "create temporary table backlog as select * from public.deliveries where endpoint_id = '{endpoint}';
+            do $$
+            begin
+                for time in 2..{times} loop
+                    update backlog set sequence = sequence + {there};
+                    insert into public.deliveries select * from backlog;
+                end loop;
+            end
+            $$;
+            update public.endpoint_cursors set last_sequence = last_sequence + {there} * ({times} - 1) where endpoint_id = '{endpoint}';",
+            endpoint = self.endpoint
+        ));
+        assert_eq!(self.queued(), times * there);
     }
 
     /// Waits until nothing is queued. Looks seldom: each look is a process and a connection.
