@@ -24,16 +24,20 @@ mod app_webhook_endpoints;
 mod audit_entries;
 mod catalog_imports;
 mod customers;
+mod event_streams;
 mod events;
 mod fulfillments;
 mod inventory;
+mod leases;
 mod locations;
 mod orders;
 mod parameters;
 mod products;
 mod service;
+mod webhook_deliveries;
 mod webhook_endpoints;
 mod webhook_keys;
+mod webhook_replays;
 
 pub(crate) use service::Health;
 
@@ -54,6 +58,10 @@ pub(crate) struct Services {
     pub(crate) placing: Groups<commerce::order::Place>,
     /// Tells the relay of committed events.
     pub(crate) announcer: kernel::event::Announcer,
+    /// Hands events out to pull consumers.
+    pub(crate) leasing: webhooks::pull::Leasing,
+    /// Follows streams as they grow.
+    pub(crate) streams: webhooks::follow::Streams,
     /// What an endpoint's address may be.
     pub(crate) address_policy: webhooks::client::AddressPolicy,
 }
@@ -99,9 +107,13 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(fulfillments::routes())
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
+        .merge(webhook_replays::routes())
         .merge(webhook_keys::routes())
         .merge(app_webhook_endpoints::routes())
+        .merge(leases::routes())
         .merge(events::routes())
+        .merge(event_streams::routes())
         .merge(audit_entries::routes())
 }
 

@@ -97,6 +97,13 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
 }
 
+impl Endpoint {
+    /// Whether what it is sent waits in a queue: to be posted, or to be leased. What is read by number does not.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.url.is_some() || self.settings.pull == settings::PullMode::Lease
+    }
+}
+
 /// Whose view of the events an endpoint has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

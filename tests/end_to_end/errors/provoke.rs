@@ -22,6 +22,9 @@ const ENDPOINTS_MAX: usize = 100;
 /// Endpoints that an app may have for all of its merchants.
 const APP_ENDPOINTS_MAX: usize = 20;
 
+/// Replays of an endpoint that may be running at once.
+const REPLAYS_MAX: usize = 10;
+
 /// Living keys that an endpoint may have of one scheme.
 const KEYS_MAX: usize = 8;
 
@@ -346,6 +349,52 @@ impl Provocation {
                 self.send(&operation.call(&Things::from([("whe".to_owned(), part)])))
                     .await
             }
+            ("updateWebhookEndpoint", "too_many_replays") => {
+                // A disabled endpoint's replays wait, and so run; what it misses meanwhile would be one more.
+                let disable = json!({"status": "disabled"});
+                world.owner.patch(&call.path, &disable).await.expect(200);
+                let replays = format!("{}/replays", call.path);
+                for _ in 0..REPLAYS_MAX {
+                    world.owner.post(&replays, &json!({})).await.expect(202);
+                }
+                let endpoint = call.path.rsplit('/').next().unwrap();
+                let before = world.owner.stream(endpoint).await.len();
+                world.place_order().await;
+                tests::wait_for("an event that the endpoint misses", async || {
+                    (world.owner.stream(endpoint).await.len() > before).then_some(())
+                })
+                .await;
+                self.send(&call).await
+            }
+            ("startWebhookReplay", "too_many_replays") => {
+                // A disabled endpoint's replays wait, and so run.
+                let endpoint = call.path.strip_suffix("/replays").unwrap();
+                world
+                    .owner
+                    .patch(endpoint, &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
+                for _ in 0..REPLAYS_MAX {
+                    assert_eq!(self.send(&rekeyed(&call)).await.status, 202);
+                }
+                self.send(&rekeyed(&call)).await
+            }
+            ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
+                world
+                    .owner
+                    .patch(endpoint_of(&call.path), &json!({"url": null}))
+                    .await
+                    .expect(200);
+                self.send(&call).await
+            }
+            ("replayWebhookEvent", "endpoint_disabled") => {
+                world
+                    .owner
+                    .patch(endpoint_of(&call.path), &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
+                self.send(&call).await
+            }
             ("rotateWebhookEndpointKeys" | "rotateAppWebhookEndpointKeys", "too_many_keys") => {
                 let mut answer = self.send(&call).await;
                 for _ in 0..KEYS_MAX {
@@ -424,6 +473,12 @@ pub(super) fn examples(operation: &Operation) -> Things {
         .into_iter()
         .map(|kind| (kind.clone(), format!("{kind}_01jd3x5k8vfm7b2c9q0r4t6w8y")))
         .collect()
+}
+
+/// The path of the endpoint that a path is about.
+fn endpoint_of(path: &str) -> &str {
+    let end = path.match_indices('/').nth(3).unwrap().0;
+    &path[..end]
 }
 
 /// The advisory lock of a key: what two processes at work on it would contend for.

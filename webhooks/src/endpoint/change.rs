@@ -144,8 +144,8 @@ async fn switch(
     let off = store::switched_off(&mut *tx, merchant, endpoint.id).await?;
     store::set_disabled_at(&mut *tx, merchant, endpoint.id, None).await?;
     match catch_up {
-        // A pull consumer has its place in the stream, and misses nothing.
-        Some(CatchUp::All) if endpoint.url.is_some() => {
+        // Whoever reads by number has their place in the stream, and misses nothing.
+        Some(CatchUp::All) if endpoint.is_queued() => {
             // Disabled by an older binary, it has no such number: then whatever was never accepted counts as missed.
             let since = off.at_sequence.unwrap_or(0);
             if since < last_sequence {
@@ -301,7 +301,7 @@ impl Operation for Update {
         }
         let sends =
             |endpoint: &Endpoint| endpoint.url.is_some() && endpoint.status == Status::Enabled;
-        if after.url.is_none() {
+        if !after.is_queued() {
             store::delete_deliveries(tx, actor.merchant, after.id).await?;
         }
         if after.status != before.status {

@@ -569,6 +569,8 @@ pub(crate) async fn raise_lane(
     sqlx::query!(
         "update lanes
         set due_at = $2,
+            breaker_count = 0,
+            rest_until = null,
             signal = signal + 1
         where endpoint_id = $1",
         id as EndpointId,
