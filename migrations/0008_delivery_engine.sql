@@ -155,6 +155,8 @@ alter table lanes add column rest_until timestamptz;
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;
 alter table attempts add column request_bytes integer;
+-- By which an endpoint's attempts are listed, the newest first. Without it, a quiet endpoint's would have to be looked for among all of its merchant's.
+create index attempts_endpoint on attempts (merchant_id, endpoint_id, id);
 -- By which an endpoint's last errors are found, however much went well since.
 create index attempts_failed on attempts (merchant_id, endpoint_id, id) where status is null or status not between 200 and 299;
 

@@ -33,7 +33,10 @@ mod orders;
 mod parameters;
 mod products;
 mod service;
+mod webhook_deliveries;
 mod webhook_endpoints;
+mod webhook_keys;
+mod webhook_replays;
 
 pub(crate) use service::Health;
 
@@ -103,6 +106,9 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(fulfillments::routes())
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
+        .merge(webhook_replays::routes())
+        .merge(webhook_keys::routes())
         .merge(leases::routes())
         .merge(events::routes())
         .merge(event_streams::routes())
@@ -114,6 +120,14 @@ pub(crate) fn router(services: Services) -> Router {
     versioned().with_state(services).split_for_parts().0
 }
 
+/// The routes that need no token, but work with what the others do.
+pub(crate) fn public_router(services: Services) -> Router {
+    webhook_keys::public_routes()
+        .with_state(services)
+        .split_for_parts()
+        .0
+}
+
 /// The routes of the service itself.
 pub(crate) fn service_router(health: Health) -> Router {
     service::routes().with_state(health).split_for_parts().0
@@ -123,6 +137,7 @@ pub(crate) fn service_router(health: Health) -> Router {
 pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base)
         .merge(versioned())
+        .merge(webhook_keys::public_routes())
         .split_for_parts();
     let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned)
         .merge(service::routes())

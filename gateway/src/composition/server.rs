@@ -31,6 +31,7 @@ use webhooks::{
     hub::Hub,
     pull::Leasing,
     relay::{Relay, Wake},
+    replay::Replayer,
     retry::Schedule,
     worker::{self, Worker},
 };
@@ -86,6 +87,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics can't be listened on.
+    #[error("can't listen on {address}: {source}; name another address by --metrics-listen")]
+    ListenForMetrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The public address is no origin.
     #[error("the public address {url}: {source}")]
     PublicUrl {
@@ -127,6 +137,13 @@ impl Server {
         let listener = TcpListener::bind(serve.listen)
             .await
             .map_err(cannot_listen(serve))?;
+        let metrics_listener = match serve.observation.metrics_listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| StartError::ListenForMetrics { address, source })?)
+            }
+            None => None,
+        };
         let address = listener.local_addr().map_err(cannot_listen(serve))?;
         let url = serve
             .public_url
@@ -167,10 +184,20 @@ impl Server {
                 tracing::error!(error = %error, "the server ended");
             }
         });
+        let is_measured = metrics_listener.is_some();
+        if let Some(listener) = metrics_listener {
+            tasks.spawn(crate::metrics::serve(listener, stop.clone()));
+        }
         if serve.role.works() {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
+            if is_measured {
+                let sampler =
+                    webhooks::metrics::Sampler::new(worker.clone(), foundation.clock().clone());
+                let stopped = stop.clone();
+                tasks.spawn(async move { sampler.run(stopped).await });
+            }
             let heard = worker.clone();
             let relayed = hub.clone();
             spawn_until(&tasks, &stop, async move { relayed.run(&heard).await });
@@ -351,12 +378,14 @@ async fn api(
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
     let pages = console(foundation, database, accounts, announcer, issuer);
+    let public = rest::public_router(services.clone());
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
     let postgres = foundation.postgres_state();
     let routed = Router::new()
         .merge(authenticated)
+        .merge(public)
         .merge(auth::http::router(oauth))
         .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
@@ -472,8 +501,10 @@ fn work(
         wake.clone(),
     )
     .telling(hub.clone());
+    let replayer = Replayer::new(database.clone(), clock.clone(), wake.clone());
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
+        proxy: serve.delivery.webhook_proxy.clone(),
         ..webhooks::client::Config::default()
     })?;
     let config = worker::Config {
@@ -493,6 +524,8 @@ fn work(
     tasks.spawn(async move { relay.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
+    let stopped = stop.clone();
+    tasks.spawn(async move { replayer.run(stopped).await });
     let (expiring, now, announcer) = (database.clone(), clock.clone(), announcer.clone());
     spawn_until(tasks, stop, async move {
         announce_expiring(&expiring, &announcer, &now).await;

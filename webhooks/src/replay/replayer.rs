@@ -177,6 +177,7 @@ impl Replayer {
             store::raise_lane(&mut tx, endpoint, now).await?;
         }
         tx.commit().await?;
+        crate::metrics::replayed(added.len());
         if !added.is_empty() {
             self.wake.wake();
         }

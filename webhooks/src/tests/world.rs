@@ -336,7 +336,7 @@ impl World {
     pub(super) fn worker(&self, waits: &[Duration], limits: Limits) -> Worker {
         let client = Client::new(client::Config {
             policy: POLICY,
-            deadline: Duration::from_secs(15),
+            ..client::Config::default()
         })
         .unwrap();
         Worker::new(
