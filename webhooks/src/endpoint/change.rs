@@ -244,6 +244,10 @@ impl Operation for Update {
             change.event_types.as_ref().and_then(Option::as_deref),
             change.settings.new_authentication(),
         )?;
+        if change.status.is_some() {
+            // Before the endpoint: who deletes it does so in that order.
+            store::lock_cursor(&mut *tx, actor.merchant, *id).await?;
+        }
         let before = store::lock(tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
@@ -408,6 +412,14 @@ impl Operation for Delete {
         Call { actor, .. }: Call<'_>,
     ) -> Result<Deleted, Error> {
         let DeleteInput { id, version } = self.input;
+        if store::find(&mut *tx, Visible::to(actor), id)
+            .await?
+            .is_some()
+        {
+            // In the order of relay (cursor, lane) and worker (lane, endpoint), none of which then waits for what the other holds.
+            store::lock_cursor(&mut *tx, actor.merchant, id).await?;
+            store::lock_lane(&mut *tx, actor.merchant, id).await?;
+        }
         let endpoint = store::lock(tx, Visible::to(actor), id)
             .await?
             .ok_or(Error::EndpointNotFound(id))?;

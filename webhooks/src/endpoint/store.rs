@@ -428,6 +428,26 @@ pub(super) async fn lock_cursor(
     Ok(last.unwrap_or_default())
 }
 
+/// Locks an endpoint's lane for its deletion.
+pub(super) async fn lock_lane(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query_scalar!(
+        "select fence
+        from lanes
+        where endpoint_id = $1
+            and merchant_id = $2
+        for update",
+        id as EndpointId,
+        merchant as MerchantId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(())
+}
+
 /// What is known of an endpoint's being disabled, for whoever enables it.
 pub(super) struct SwitchedOff {
     pub(super) app: AppId,
