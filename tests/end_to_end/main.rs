@@ -28,6 +28,7 @@ mod operation;
 mod pages;
 mod real_data;
 mod tokens;
+mod webhook_signatures;
 mod webhooks;
 
 /// The binary under test.
