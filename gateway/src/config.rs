@@ -87,6 +87,18 @@ pub struct Serve {
     /// Where staff may sign in too.
     #[command(flatten)]
     pub upstream: Upstream,
+
+    /// What operators see of it.
+    #[command(flatten)]
+    pub observation: Observation,
+}
+
+/// What operators see of a process.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Observation {
+    /// The address to answer `GET /metrics` on, such as `127.0.0.1:9464`. Whoever reaches it needs no token. Default: none.
+    #[arg(long, env = "STOA_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// An OpenID provider through which people may sign on; none unless it is named.

@@ -81,6 +81,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         public_url: None,
         trusted_proxies: 0,
         upstream: crate::config::Upstream::default(),
+        observation: crate::config::Observation::default(),
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {

@@ -61,7 +61,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 * 1_024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1_024;
 
 /// Most idle connections kept to one host; more would be a burden to the receiver rather than a help.
-const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 16;
+const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 256;
 
 /// How long a connection stays open unused: shorter than the minute after which common load balancers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);

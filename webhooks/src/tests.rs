@@ -14,9 +14,18 @@
 
 mod endpoints;
 mod enduring;
+mod following;
+mod health;
+mod keys;
 mod lanes;
+mod life;
+mod measuring;
+mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
+mod settings;
+mod timelines;
 mod world;

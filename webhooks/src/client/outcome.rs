@@ -40,6 +40,16 @@ pub enum RetryAfter {
     At(Timestamp),
 }
 
+impl RetryAfter {
+    /// Until when, for an answer that came at `now`.
+    pub fn until(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::In(wait) => now.plus(wait),
+            Self::At(time) => time,
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
