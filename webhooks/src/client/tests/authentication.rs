@@ -148,6 +148,14 @@ async fn a_receiver_that_asks_for_a_certificate_is_shown_the_endpoints_own() {
     let stranger = certificate(Authority::new().issue("stoa.example"));
     let stranger = destination(&url, &mutual_tls(), &stranger);
     assert!(client.post(request_to(stranger)).await.result.is_err());
+    // As when the same endpoint is given another certificate.
+    let changed = certificate(Authority::new().issue("stoa.example"));
+    let changed = Destination {
+        endpoint: known.endpoint,
+        ..Arc::into_inner(destination(&url, &mutual_tls(), &changed)).unwrap()
+    };
+    let outcome = client.post(request_to(Arc::new(changed))).await;
+    assert!(outcome.result.is_err());
 }
 
 #[tokio::test]
