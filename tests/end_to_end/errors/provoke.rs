@@ -387,8 +387,8 @@ impl Provocation {
             }
             ("leaseWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/lease").unwrap();
-                let disable = world.owner.patch(endpoint, &json!({"status": "disabled"}));
-                disable.await.expect(200);
+                let disabled = json!({"status": "disabled"});
+                world.owner.patch(endpoint, &disabled).await.expect(200);
                 self.send(&call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
