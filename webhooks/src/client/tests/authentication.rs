@@ -433,7 +433,10 @@ async fn a_revoked_token_is_replaced_within_the_attempt_and_only_once() {
 
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
-    let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(100_000));
+    let long = format!(
+        r#"{{"access_token":"a","token_type":"bearer","scope":"{}"}}"#,
+        "x".repeat(100_000)
+    );
     for (status, body) in [
         (401, r#"{"error":"invalid_client"}"#),
         (400, "<html>"),
