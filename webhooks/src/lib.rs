@@ -26,6 +26,7 @@ pub mod relay;
 pub mod render;
 pub mod retry;
 pub mod sign;
+pub mod sink;
 pub mod stream;
 pub mod worker;
 

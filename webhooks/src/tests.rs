@@ -15,8 +15,10 @@
 mod endpoints;
 mod enduring;
 mod lanes;
+mod nats;
 mod reading;
 mod receiver;
 mod relaying;
 mod sending;
+mod sinks;
 mod world;
