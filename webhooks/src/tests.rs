@@ -14,11 +14,20 @@
 
 mod endpoints;
 mod enduring;
+mod following;
+mod health;
+mod keys;
 mod lanes;
 mod nats;
+mod life;
+mod measuring;
+mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
 mod sinks;
+mod settings;
+mod timelines;
 mod world;

@@ -11,6 +11,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::{Data, ParallelizeExt, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::error::WorkerError;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use kernel::{
@@ -19,30 +20,40 @@ use kernel::{
     event::Announcer,
     keyring::Keyring,
 };
+use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
-    event::envelope,
     relay::{LANES_CHANNEL, Wake},
+    render::{Encoded, batch_body},
     retry::{Decision, Jitter, Schedule, decide},
 };
 
 mod backend;
+mod breaker;
 mod dispatcher;
 mod lanes;
+mod pace;
+mod queue;
 mod recorder;
+mod renders;
+mod ticket;
 
 use backend::LaneBackend;
-use dispatcher::{Dispatcher, Job};
+use dispatcher::{Dispatcher, Item, Job, Sending};
 use lanes::Ending;
 pub use lanes::Limits;
+pub(crate) use lanes::Want;
 use recorder::Recorder;
 
 /// Jobs that wait between dispatcher and apalis: enough that neither waits for the other.
-const JOBS_BUFFERED: usize = 32;
+const JOBS_BUFFERED: usize = 128;
+
+/// Bytes of a batch's id: as many as a UUID has.
+const BATCH_ID_BYTES: usize = 16;
 
 /// The pause before listening again after the connection was lost.
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -164,7 +175,7 @@ fn send(
     Box::pin(worker.run())
 }
 
-/// What each delivery uses.
+/// What each request uses.
 #[derive(Debug)]
 struct Parts {
     client: Client,
@@ -173,105 +184,168 @@ struct Parts {
     recorder: Recorder,
 }
 
-/// One delivery, from the queue to its recorded outcome. A named function, because apalis takes no closure that borrows.
+/// One request, from the queue to the recorder. A named function, because apalis takes no closure that borrows.
 async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let started_at = parts.clock.now();
     // A fault of ours in one event counts as a failed attempt of it, so that it ends among the dead letters instead of being met for ever.
-    let outcome = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
+    let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
         .catch_unwind()
         .await;
-    let outcome = outcome.unwrap_or_else(|_| internal("the delivery panicked"));
-    let number = u32::try_from(job.number).unwrap_or(u32::MAX);
-    let decision = decide(
-        &parts.schedule,
-        number,
-        &outcome,
-        parts.clock.now(),
-        Jitter::random(),
-    );
-    log(&job, &outcome, decision);
-    let report = Report {
-        lease: job.lease,
-        sequence: job.sequence,
-        event: Arc::clone(&job.event),
-        attempt: Attempt::new(job.number, started_at, &outcome),
-        url: job.target.stored_url.clone().unwrap_or_default(),
-        decision,
-    };
-    if parts.recorder.record(report).await {
-        job.ticket.recorded(match decision {
-            Decision::Delivered => Ending::Accepted,
-            Decision::RetryAt(_) | Decision::DeadLetter(_) => Ending::Failed,
-            Decision::DisableEndpoint => Ending::Gone,
-        });
+    let (outcome, request_bytes) =
+        sent.unwrap_or_else(|_| (failed(internal("the delivery panicked")), 0));
+    let ended_at = parts.clock.now();
+    let Job {
+        lease,
+        items,
+        target,
+        ticket,
+    } = job;
+    let schedule = target.means.schedule.as_ref().unwrap_or(&parts.schedule);
+    let reports: Vec<Report> = items
+        .into_iter()
+        .map(|item| {
+            let number = u32::try_from(item.number).unwrap_or(u32::MAX);
+            let decision = decide(schedule, number, &outcome, ended_at, Jitter::random());
+            let report = Report {
+                lease,
+                sequence: item.sequence,
+                event: item.event,
+                attempt: Attempt::new(item.number, started_at, &outcome),
+                url: target.url.clone().unwrap_or_default(),
+                endpoint_version: target.means.version,
+                request_bytes,
+                decision,
+            };
+            log(&report, &outcome);
+            report
+        })
+        .collect();
+    ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
+    parts.recorder.record(reports, ticket);
+}
+
+/// What an outcome says of its endpoint.
+fn ending(outcome: &Outcome, reports: &[Report], now: Timestamp) -> Ending {
+    match reports.first().map(|report| report.decision) {
+        Some(Decision::Delivered) => Ending::Accepted,
+        Some(Decision::DisableEndpoint) => Ending::Gone,
+        Some(Decision::RetryAt(_) | Decision::DeadLetter(_)) | None => {
+            // A receiver that is overloaded says so of itself, rather than of one event.
+            let pause = match &outcome.result {
+                Ok(answer) if matches!(answer.status, 429 | 503) => answer.retry_after,
+                _ => None,
+            };
+            Ending::Failed(pause.map(|pause| pause.until(now)))
+        }
     }
 }
 
-async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
-    if let Some(fault) = &job.fault {
-        return internal(fault);
+/// Sends a request, and says how many bytes its body had.
+async fn attempt(job: &Job, client: &Client, now: Timestamp) -> (Outcome, i32) {
+    match prepare(job, now) {
+        Ok(request) => {
+            let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
+            (client.post(request).await, bytes)
+        }
+        Err(failure) => (failed(failure), 0),
     }
-    let target = &job.target;
-    let url = match &target.url {
-        Some(Ok(url)) => url.clone(),
-        Some(Err(error)) => return internal(&error.to_string()),
-        None => return internal("there is no URL"),
+}
+
+/// Makes the request of a job: renders, compresses and signs it.
+fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
+    let Sending {
+        destination,
+        signer,
+        renderer,
+    } = job.target.means.sending.as_ref().map_err(Clone::clone)?;
+    let body_of = |item: &Item| {
+        if let Some(fault) = &item.fault {
+            return Err(internal(fault));
+        }
+        let rendered = item.renders.get(
+            renderer,
+            &item.event,
+            job.lease.merchant,
+            &job.target.receiver,
+            item.personal.as_deref(),
+        );
+        let rendered = rendered.map_err(|error| internal(&error.to_string()))?;
+        renderer
+            .body(&rendered, item.sequence)
+            .map_err(|error| Failure::new(FailureKind::Transformation, &error))
     };
-    let Some(signer) = &target.signer else {
-        return internal("the endpoint's secrets do not open");
+    let first = job
+        .items
+        .first()
+        .ok_or_else(|| internal("there is nothing to send"))?;
+    let body = if renderer.batch_events_max().is_some() {
+        let parts = job.items.iter().map(body_of);
+        batch_body(&parts.collect::<Result<Vec<Bytes>, Failure>>()?)
+    } else {
+        body_of(first)?
     };
-    let shown = envelope(
-        &job.event,
-        job.merchant,
-        Some(job.sequence),
-        &target.receiver,
-        job.personal.as_ref(),
-    );
-    let body = match shown.and_then(|shown| serde_json::to_vec(&shown)) {
-        Ok(body) => body,
-        Err(error) => return internal(&error.to_string()),
+    let Encoded {
+        bytes: body,
+        content_encoding,
+    } = renderer.encode(body);
+    let id = match job.items.as_slice() {
+        [item] => item.event.id.to_string(),
+        items => batch_id(items),
     };
-    let id = job.event.id.to_string();
     let timestamp_seconds = now.unix_seconds();
     let signature = signer.sign(&id, timestamp_seconds, &body);
-    client
-        .post(Request {
-            url,
-            id,
-            timestamp_seconds,
-            signature,
-            body: Bytes::from(body),
-        })
-        .await
+    Ok(Request {
+        destination: Arc::clone(destination),
+        id,
+        timestamp_seconds,
+        signature,
+        content_encoding,
+        body,
+    })
+}
+
+/// The id of several events in one request: the same for the same events, so that a batch that comes again is known, and another one for others.
+fn batch_id(items: &[Item]) -> String {
+    let mut digest = Sha256::new();
+    for item in items {
+        digest.update(item.event.id.uuid().as_bytes());
+    }
+    let whole = digest.finalize();
+    format!(
+        "batch_{}",
+        URL_SAFE_NO_PAD.encode(whole.get(..BATCH_ID_BYTES).unwrap_or(&whole))
+    )
 }
 
 /// A failure of ours rather than of the receiver.
-fn internal(detail: &str) -> Outcome {
+fn internal(detail: &str) -> Failure {
+    Failure::new(FailureKind::Internal, detail)
+}
+
+/// What a request comes to that was not sent.
+fn failed(failure: Failure) -> Outcome {
     Outcome {
-        result: Err(Failure {
-            kind: FailureKind::Internal,
-            detail: detail.to_owned(),
-        }),
+        result: Err(failure),
         duration: Duration::ZERO,
     }
 }
 
-fn log(job: &Job, outcome: &Outcome, decision: Decision) {
+fn log(report: &Report, outcome: &Outcome) {
     let (status, failure) = match &outcome.result {
         Ok(answer) => (Some(answer.status), None),
         Err(failure) => (None, Some(failure)),
     };
     tracing::debug!(
-        merchant.id = %job.merchant,
-        endpoint.id = %job.lease.endpoint,
-        event.id = %job.event.id,
-        sequence = job.sequence,
-        attempt = job.number,
+        merchant.id = %report.lease.merchant,
+        endpoint.id = %report.lease.endpoint,
+        event.id = %report.event.id,
+        sequence = report.sequence,
+        attempt = report.attempt.number,
         http.status = status,
         failure = failure.map(|failure| failure.kind.as_str()),
         detail = failure.map(|failure| failure.detail.as_str()),
         duration_ms = %outcome.duration.as_millis(),
-        decision = ?decision,
+        decision = ?report.decision,
         "delivery attempted"
     );
 }
