@@ -22,7 +22,7 @@ use kernel::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{endpoint::EndpointId, hub::Hub};
+use crate::{endpoint::EndpointId, hub::Hub, sink::Follower};
 
 mod plan;
 mod store;
@@ -87,6 +87,7 @@ pub struct Relay {
     wake: Wake,
     lanes_raised: Arc<Notify>,
     hub: Option<Hub>,
+    follower: Option<Follower>,
 }
 
 impl Relay {
@@ -99,6 +100,7 @@ impl Relay {
             wake,
             lanes_raised: Arc::default(),
             hub: None,
+            follower: None,
         }
     }
 
@@ -107,6 +109,15 @@ impl Relay {
     pub fn telling(self, hub: Hub) -> Self {
         Self {
             hub: Some(hub),
+            ..self
+        }
+    }
+
+    /// Tells `follower` of feeds that have grown, from now on.
+    #[must_use]
+    pub fn followed_by(self, follower: Follower) -> Self {
+        Self {
+            follower: Some(follower),
             ..self
         }
     }
@@ -173,6 +184,9 @@ impl Relay {
                 self.wake.wake();
                 if let Some(hub) = self.hub.as_ref().filter(|_| moved.events > 0) {
                     hub.announce(merchant);
+                }
+                if let Some(follower) = self.follower.as_ref().filter(|_| moved.events > 0) {
+                    follower.announce(merchant);
                 }
                 if moved.deliveries > 0 {
                     self.lanes_raised.notify_one();
