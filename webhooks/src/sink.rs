@@ -12,7 +12,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -55,9 +55,12 @@ const SWEEP_FEEDS_MAX: i64 = 1_000;
 /// When a merchant whom another process follows is looked at again: it may have read before the news.
 const BUSY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a sink is left alone after a failure; doubled each time up to the most.
+/// How long a merchant is left alone after a failure; doubled each time up to the most.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a sink is left alone after a failure, at most: it may have been of one merchant's batch, for which others should not wait long.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// A wait without an end, for when there is nothing to wait for.
 const FOREVER: Duration = Duration::from_hours(24);
@@ -164,9 +167,18 @@ struct Line {
     /// The name of its positions.
     name: String,
     sink: Sink,
-    /// Merchants with news, and when they are to be looked at.
-    waiting: Mutex<HashMap<MerchantId, Instant>>,
+    /// Merchants with news.
+    waiting: Mutex<HashMap<MerchantId, Waiting>>,
     heard: Notify,
+}
+
+/// A merchant with news.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// When it is to be looked at.
+    due: Instant,
+    /// Whether it is left alone until then, after a failure, whatever is heard of it.
+    is_put_off: bool,
 }
 
 /// What came of one batch.
@@ -229,7 +241,8 @@ impl Follower {
         let mut working: Vec<MerchantId> = Vec::new();
         let mut turns = FuturesUnordered::new();
         let mut rest_until = Instant::now();
-        let mut pause = PAUSE_FIRST;
+        let mut rest = PAUSE_FIRST;
+        let mut pauses: HashMap<MerchantId, Duration> = HashMap::new();
         loop {
             let now = Instant::now();
             while !stop.is_cancelled()
@@ -252,17 +265,20 @@ impl Follower {
             tokio::select! {
                 Some((merchant, turn)) = turns.next() => {
                     working.retain(|other| *other != merchant);
+                    if matches!(turn, Turn::Done | Turn::More) {
+                        rest = PAUSE_FIRST;
+                        pauses.remove(&merchant);
+                    }
                     match turn {
-                        Turn::Done => pause = PAUSE_FIRST,
-                        Turn::More => {
-                            pause = PAUSE_FIRST;
-                            line.hear(merchant, Duration::ZERO);
-                        }
+                        Turn::Done => {}
+                        Turn::More => line.hear(merchant, Duration::ZERO),
                         Turn::Busy => line.hear(merchant, BUSY_AGAIN_AFTER),
                         Turn::Failed => {
-                            rest_until = Instant::now() + pause;
-                            line.hear(merchant, pause);
-                            pause = (pause * 2).min(PAUSE_MAX);
+                            let pause = pauses.entry(merchant).or_insert(PAUSE_FIRST);
+                            line.put_off(merchant, *pause);
+                            *pause = (*pause * 2).min(PAUSE_MAX);
+                            rest_until = Instant::now() + rest;
+                            rest = (rest * 2).min(REST_MAX);
                         }
                     }
                 }
@@ -305,7 +321,8 @@ impl Follower {
         tx.commit().await.map_err(db::Error::from)?;
 
         let (first, last) = (first.number, last.number);
-        if first > position.saturating_add(1) {
+        // A position of 0 is that of a sink which begins: it does so with what is kept.
+        if position > 0 && first > position.saturating_add(1) {
             tracing::error!(
                 sink = line.name,
                 merchant.id = %merchant,
@@ -384,25 +401,43 @@ impl Follower {
 }
 
 impl Line {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<MerchantId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that a merchant has news, to be looked at after a while; whoever is to be looked at sooner stays so.
     fn hear(&self, merchant: MerchantId, after: Duration) {
         let due = Instant::now() + after;
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.waiting()
             .entry(merchant)
-            .and_modify(|known| *known = (*known).min(due))
-            .or_insert(due);
+            .and_modify(|known| {
+                if !known.is_put_off {
+                    known.due = known.due.min(due);
+                }
+            })
+            .or_insert(Waiting {
+                due,
+                is_put_off: false,
+            });
         self.heard.notify_one();
+    }
+
+    /// Notes that a merchant is to be looked at after a while and not before.
+    fn put_off(&self, merchant: MerchantId, after: Duration) {
+        let waiting = Waiting {
+            due: Instant::now() + after,
+            is_put_off: true,
+        };
+        self.waiting().insert(merchant, waiting);
     }
 
     /// The merchant who has waited longest and is due, unless being worked for.
     fn take(&self, now: Instant, working: &[MerchantId]) -> Option<MerchantId> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         let (merchant, _) = waiting
             .iter()
-            .filter(|(merchant, due)| **due <= now && !working.contains(merchant))
-            .min_by_key(|(_, due)| **due)?;
+            .filter(|(merchant, waiting)| waiting.due <= now && !working.contains(merchant))
+            .min_by_key(|(_, waiting)| waiting.due)?;
         let merchant = *merchant;
         waiting.remove(&merchant);
         Some(merchant)
@@ -410,10 +445,10 @@ impl Line {
 
     /// When the next merchant is due.
     fn next(&self, working: &[MerchantId]) -> Option<Instant> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.waiting();
         let due = waiting
             .iter()
             .filter(|(merchant, _)| !working.contains(merchant));
-        due.map(|(_, due)| *due).min()
+        due.map(|(_, waiting)| waiting.due).min()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each event is a message on the subject `{prefix}.{merchant}.{type}` (`stoa.mer_….order.placed`), so that consumers choose by merchant and type. Its `Nats-Msg-Id` is the
 //! event's id, by which the server drops repeats within the stream's window; `Stoa-Feed-Number` is the number in the merchant's feed, by which consumers find order and
-//! gaps. An event that is larger than the server takes is sent without its data, with the header `Stoa-Data: omitted`.
+//! gaps. An event that is larger than the server or the stream takes is sent without its data, with the header `Stoa-Data: omitted`.
 //!
 //! The stream is the operator's: if there is none of that name, it is made with the server's defaults, in files.
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_nats::{
     ConnectOptions,
     jetstream::{
-        self, Context,
-        context::{PublishAckFuture, PublishErrorKind},
+        self, Context, ErrorCode,
+        context::{PublishAckFuture, PublishError, PublishErrorKind},
         message::PublishMessage,
         stream,
     },
@@ -127,12 +127,25 @@ impl Stream {
         merchant: MerchantId,
         batch: &[Entry],
     ) -> Result<(), WriteError> {
-        let mut on_the_way: Vec<PublishAckFuture> = Vec::with_capacity(batch.len());
+        let mut on_the_way: Vec<(&Entry, PublishAckFuture)> = Vec::with_capacity(batch.len());
         for entry in batch {
-            on_the_way.push(self.send(context, merchant, entry).await?);
+            let sent = match self.send(context, merchant, entry, true).await {
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    self.send(context, merchant, entry, false).await
+                }
+                sent => sent,
+            };
+            on_the_way.push((entry, sent.map_err(failed)?));
         }
-        for acknowledged in on_the_way {
-            acknowledged.await.map_err(failed)?;
+        for (entry, sent) in on_the_way {
+            let acknowledged = match sent.await {
+                Err(error) if is_too_large_for_stream(&error) => {
+                    let again = self.send(context, merchant, entry, false).await;
+                    again.map_err(failed)?.await
+                }
+                acknowledged => acknowledged,
+            };
+            acknowledged.map_err(failed)?;
         }
         Ok(())
     }
@@ -142,25 +155,29 @@ impl Stream {
         context: &Context,
         merchant: MerchantId,
         entry: &Entry,
-    ) -> Result<PublishAckFuture, WriteError> {
+        with_data: bool,
+    ) -> Result<PublishAckFuture, PublishError> {
         let subject = format!("{}.{merchant}.{}", self.at.subject_prefix, entry.event.kind);
-        let message = || {
-            PublishMessage::build()
-                .message_id(entry.id().to_string())
-                .expected_stream(&self.at.stream)
-                .header(NUMBER_HEADER, entry.number.to_string().as_str())
-        };
-        let whole = message().payload(entry.json(merchant, true)?.into());
-        match context.send_publish(subject.clone(), whole).await {
-            Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                let thin = message()
-                    .header(DATA_HEADER, "omitted")
-                    .payload(entry.json(merchant, false)?.into());
-                context.send_publish(subject, thin).await.map_err(failed)
-            }
-            sent => sent.map_err(failed),
+        let json = entry.json(merchant, with_data);
+        let json =
+            json.map_err(|error| PublishError::with_source(PublishErrorKind::Other, error))?;
+        let mut message = PublishMessage::build()
+            .message_id(entry.id().to_string())
+            .expected_stream(&self.at.stream)
+            .header(NUMBER_HEADER, entry.number.to_string().as_str())
+            .payload(json.into());
+        if !with_data {
+            message = message.header(DATA_HEADER, "omitted");
         }
+        context.send_publish(subject, message).await
     }
+}
+
+/// Whether the stream, rather than the server, takes no message as large.
+fn is_too_large_for_stream(error: &PublishError) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> WriteError {

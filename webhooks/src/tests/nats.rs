@@ -85,6 +85,19 @@ impl NatsServer {
         }
     }
 
+    /// Makes a stream as an operator may have made it, which takes no larger messages.
+    pub(super) async fn make_stream(&self, name: &str, subjects: &str, message_bytes_max: i32) {
+        let client = async_nats::connect(self.url()).await.unwrap();
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            max_message_size: message_bytes_max,
+            ..jetstream::stream::Config::default()
+        };
+        let made = jetstream::new(client).create_stream(config).await;
+        made.unwrap();
+    }
+
     pub(super) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }

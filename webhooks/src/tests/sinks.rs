@@ -348,6 +348,32 @@ async fn a_stream_has_every_event_once_though_its_server_is_killed() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_a_stream_goes_there_without_its_data() {
+    let world = World::new().await;
+    let server = NatsServer::start(1_000_000).await;
+    server.make_stream("STOA", "shop.>", 1_500).await;
+    let large = format!("ord_{}", "x".repeat(600));
+    append_and_relay(&world, &large, 1..=1).await;
+    append_and_relay(&world, "ord_1", 1..=1).await;
+    let url = format!("{}?stream=STOA&subject_prefix=shop", server.url());
+    let following = Following::start(follower(&world, &url));
+    until_position(&world, 2).await;
+    following.stop().await;
+    let messages = server.messages("STOA").await;
+    let omitted: HashSet<(String, String)> = messages
+        .iter()
+        .map(|message| {
+            (
+                message.header("Stoa-Feed-Number"),
+                message.header("Stoa-Data"),
+            )
+        })
+        .collect();
+    let expected = [("1", "omitted"), ("2", "")].map(|(n, d)| (n.to_owned(), d.to_owned()));
+    assert_eq!(omitted, HashSet::from(expected));
+}
+
+#[tokio::test]
 async fn an_object_goes_to_a_bucket_signed() {
     let world = World::new().await;
     append_and_relay(&world, "ord_1", 1..=2).await;
