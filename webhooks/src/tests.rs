@@ -21,6 +21,7 @@ mod lanes;
 mod life;
 mod measuring;
 mod nats;
+mod ordering;
 mod pulling;
 mod reading;
 mod receiver;
