@@ -225,13 +225,16 @@ create table replay_hints (
 grant select, insert, delete on replay_hints to stoa_api;
 grant select, delete, update on replay_hints to stoa_worker;
 
--- How far each sink (an event stream or an archive of the operator's) has followed each merchant's feed.
+-- How far each sink (an event stream or an archive of the operator's) has followed each merchant's feed, and which process follows it at the moment.
 create table sink_positions (
     merchant_id uuid not null,
     sink text not null,
     position bigint not null,
+    owner uuid,
+    lease_until timestamptz,
     updated_at timestamptz not null,
-    constraint sink_positions_pkey primary key (merchant_id, sink)
+    constraint sink_positions_pkey primary key (merchant_id, sink),
+    constraint sink_positions_owner_has_lease check ((owner is null) = (lease_until is null))
 );
 alter table sink_positions enable row level security;
 alter table sink_positions force row level security;
