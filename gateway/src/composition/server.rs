@@ -506,6 +506,7 @@ fn work(
     let relay = Relay::new(
         database.clone(),
         clock.clone(),
+        Arc::clone(foundation.keyring()),
         announcer.clone(),
         wake.clone(),
     )

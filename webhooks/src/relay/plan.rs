@@ -33,6 +33,10 @@ pub(super) struct Pending {
 }
 
 /// An endpoint that may be interested.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own, and asked for by itself"
+)]
 #[derive(Debug, Clone)]
 pub(super) struct Audience {
     pub(super) endpoint: EndpointId,
