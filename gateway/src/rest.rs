@@ -33,6 +33,7 @@ mod orders;
 mod parameters;
 mod products;
 mod service;
+mod test_events;
 mod webhook_deliveries;
 mod webhook_endpoints;
 mod webhook_keys;
@@ -110,6 +111,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(webhook_replays::routes())
         .merge(webhook_keys::routes())
         .merge(leases::routes())
+        .merge(test_events::routes())
         .merge(events::routes())
         .merge(event_streams::routes())
         .merge(audit_entries::routes())

@@ -88,11 +88,11 @@ async fn the_feed_is_followed_by_cursor_also_from_another_process() {
             break message;
         }
     };
+    let second = stream.event().await;
     let page = client
         .get(&format!("/v1/events?cursor={}", first.id))
         .await
         .expect(200);
-    let second = stream.event().await;
     assert_eq!(page["data"][0]["id"], second["id"]);
     // A cursor of a page is a place of the stream, too.
     let cursor = page["nextCursor"].as_str().unwrap().to_owned();

@@ -34,6 +34,7 @@ mod input;
 pub mod key;
 pub mod settings;
 pub(crate) mod store;
+pub mod test_event;
 
 pub use change::{
     Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput, announce_failing,

@@ -385,10 +385,10 @@ impl Provocation {
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
-            ("leaseWebhookEndpoint", "endpoint_disabled") => {
-                let endpoint = call.path.strip_suffix("/lease").unwrap();
-                let disable = world.owner.patch(endpoint, &json!({"status": "disabled"}));
-                disable.await.expect(200);
+            ("leaseWebhookEndpoint" | "sendTestEvent", "endpoint_disabled") => {
+                let (endpoint, _) = call.path.rsplit_once('/').unwrap();
+                let disabled = json!({"status": "disabled"});
+                world.owner.patch(endpoint, &disabled).await.expect(200);
                 self.send(&call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {

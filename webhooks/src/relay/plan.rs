@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     endpoint::EndpointId,
-    event::{ENDPOINT_RESOURCE, PING, Receiver},
+    event::{ENDPOINT_RESOURCE, PING, Receiver, TEST},
 };
 
 /// An event in the outbox, as far as the relay needs to know it.
@@ -134,7 +134,7 @@ fn concerns(event: &Pending, one: &Audience, apps: &HashMap<String, AppId>) -> b
     if event.priority > 0 && !one.takes_bulk {
         return false;
     }
-    if event.kind == PING {
+    if event.kind == PING || event.kind == TEST {
         return event.resource_id == one.endpoint.to_string();
     }
     if event.resource_kind == ENDPOINT_RESOURCE
