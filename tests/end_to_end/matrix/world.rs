@@ -135,8 +135,7 @@ impl World {
         // With a public key too, for whoever reads those.
         let input = json!({"url": self.receiver.url(), "eventTypes": ["order.placed"],
             "settings": {"signature": {"schemes": ["v1", "v1a"]}}});
-        let made = self.owner.post("/v1/webhook-endpoints", &input).await;
-        let endpoint = text(&made.expect(201), "id");
+        let endpoint = self.make_endpoint_of(&input).await;
         let path = format!("/v1/webhook-endpoints/{endpoint}");
         self.owner
             .post(&format!("{path}/ping"), &Value::Null)
@@ -210,7 +209,7 @@ impl World {
     /// An endpoint that is read by lease, with events that wait for it.
     pub(crate) async fn make_leased(&self, events: usize) -> String {
         let input = json!({"eventTypes": ["order.placed"], "settings": {"pull": "lease"}});
-        let endpoint = self.make_endpoint(&input).await;
+        let endpoint = self.make_endpoint_of(&input).await;
         let path = format!("/v1/webhook-endpoints/{endpoint}");
         for _ in 0..events {
             let ping = self.owner.post(&format!("{path}/ping"), &Value::Null).await;
@@ -225,7 +224,7 @@ impl World {
     }
 
     /// A new endpoint of the owner's app; once that has as many as it may have, of another app's, which the owner sees as the merchant's administrator.
-    async fn make_endpoint(&self, input: &Value) -> String {
+    async fn make_endpoint_of(&self, input: &Value) -> String {
         let path = "/v1/webhook-endpoints";
         let mut made = self.owner.post(path, input).await;
         let mut spare = self.spare.lock().await;
