@@ -27,9 +27,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
+    metrics,
     relay::{LANES_CHANNEL, Wake},
     render::{Encoded, batch_body},
     retry::{Decision, Jitter, Schedule, decide},
+    timeline::mask,
 };
 
 mod backend;
@@ -191,9 +193,15 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
         .catch_unwind()
         .await;
-    let (outcome, request_bytes) =
+    let (mut outcome, request_bytes) =
         sent.unwrap_or_else(|_| (failed(internal("the delivery panicked")), 0));
     let ended_at = parts.clock.now();
+    hide_personal(&mut outcome, &job);
+    let (status, error) = match &outcome.result {
+        Ok(answer) => (Some(i32::from(answer.status)), None),
+        Err(failure) => (None, Some(failure.kind.as_str())),
+    };
+    metrics::attempt(status, error, outcome.duration);
     let Job {
         lease,
         items,
@@ -214,6 +222,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
                 url: target.url.clone().unwrap_or_default(),
                 endpoint_version: target.means.version,
                 request_bytes,
+                is_first: !target.is_verified,
                 decision,
             };
             log(&report, &outcome);
@@ -222,6 +231,15 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         .collect();
     ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
     parts.recorder.record(reports, ticket);
+}
+
+/// A receiver may send back what it was sent: what is a person's is not kept with the attempt.
+fn hide_personal(outcome: &mut Outcome, job: &Job) {
+    if let Ok(answer) = &mut outcome.result {
+        for personal in job.items.iter().filter_map(|item| item.personal.as_deref()) {
+            answer.excerpt = mask(&answer.excerpt, personal);
+        }
+    }
 }
 
 /// What an outcome says of its endpoint.
