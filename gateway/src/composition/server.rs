@@ -36,7 +36,7 @@ use webhooks::{
     worker::{self, Worker},
 };
 
-use super::Foundation;
+use super::{Foundation, subscription::Subscribed};
 use crate::{
     config::Serve,
     edge::{
@@ -336,13 +336,21 @@ async fn api(
         announcer.clone(),
     );
     let placing = Groups::new(idempotency.clone());
+    let streams = Streams {
+        database: database.clone(),
+        keyring: Arc::clone(&keyring),
+        clock: clock.clone(),
+        hub: hub.clone(),
+        seats: Seats::default(),
+    };
+    let followed: Arc<dyn graphql::Events> = Arc::new(Subscribed(streams.clone()));
     let graphql = graphql::router(graphql::schema(graphql::Services {
         placing: placing.clone(),
         database: database.clone(),
         keyring: Arc::clone(&keyring),
         idempotency: idempotency.clone(),
-    }));
-    let seats = Seats::default();
+    }))
+    .layer(axum::Extension(followed));
     let services = Services {
         leasing: Leasing {
             database: database.clone(),
@@ -350,16 +358,10 @@ async fn api(
             keyring: Arc::clone(&keyring),
             clock: clock.clone(),
             hub: hub.clone(),
-            seats: seats.clone(),
+            seats: streams.seats.clone(),
             attempts_max: schedule(serve).attempts_max(),
         },
-        streams: Streams {
-            database: database.clone(),
-            keyring: Arc::clone(&keyring),
-            clock: clock.clone(),
-            hub: hub.clone(),
-            seats,
-        },
+        streams,
         placing,
         database: database.clone(),
         grants,

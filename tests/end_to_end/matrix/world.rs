@@ -234,9 +234,9 @@ impl World {
             }
             if made.slug() == "too_many_endpoints" {
                 let merchant = &self.owner.credentials.merchant;
+                let scopes = every_scope();
                 let arguments = ["--personal-data"];
-                let app = self.stoa.client_of(merchant, &every_scope(), &arguments);
-                *spare = Some(app.await);
+                *spare = Some(self.stoa.client_of(merchant, &scopes, &arguments).await);
             }
         }
         text(&made.expect(201), "id")
