@@ -159,7 +159,7 @@ impl Replay {
                 Ok(replayed) if self.json => say(serde_json::to_string(&replayed)?),
                 Ok(replayed) => say(format_args!(
                     "{id} queued again as #{} of {}",
-                    replayed["sequence"],
+                    replayed.get("sequence").unwrap_or(&Value::Null),
                     text(&replayed, "endpointId")
                 )),
                 // The others have nothing to do with it.

@@ -352,15 +352,7 @@ async fn api(
     }))
     .layer(axum::Extension(followed));
     let services = Services {
-        leasing: Leasing {
-            database: database.clone(),
-            idempotency: idempotency.clone(),
-            keyring: Arc::clone(&keyring),
-            clock: clock.clone(),
-            hub: hub.clone(),
-            seats: streams.seats.clone(),
-            attempts_max: schedule(serve).attempts_max(),
-        },
+        leasing: leasing(serve, &streams, &idempotency),
         streams,
         placing,
         database: database.clone(),
@@ -405,6 +397,19 @@ async fn api(
             console::problems_as_pages,
         ))
         .layer(middleware::from_fn_with_state(observing, observe)))
+}
+
+/// What hands events out, beside what follows streams.
+fn leasing(serve: &Serve, streams: &Streams, idempotency: &Idempotency) -> Leasing {
+    Leasing {
+        database: streams.database.clone(),
+        idempotency: idempotency.clone(),
+        keyring: Arc::clone(&streams.keyring),
+        clock: streams.clock.clone(),
+        hub: streams.hub.clone(),
+        seats: streams.seats.clone(),
+        attempts_max: schedule(serve).attempts_max(),
+    }
 }
 
 /// The pages.

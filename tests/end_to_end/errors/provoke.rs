@@ -275,6 +275,7 @@ impl Provocation {
     }
 
     /// The refusals of the domain's own functions.
+    #[allow(clippy::too_many_lines, reason = "a list of them, one after another")]
     async fn refused(&self, operation: &Operation, slug: &str) -> Vec<Answer> {
         let world = &self.world;
         let call = self.right(operation).await;
