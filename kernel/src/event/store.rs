@@ -62,14 +62,17 @@ pub(super) async fn insert(
                 .map(|personal| personal.sealed.as_slice())
         })
         .collect();
+    let traces = crate::trace::of_requests(requests);
     sqlx::query!(
         "insert into outbox
             (merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal,
-             request_id, occurred_at)
-        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id, $13
-        from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bytea[], $12::uuid[])
+             request_id, trace_parent, occurred_at)
+        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id,
+            trace_parent, $13
+        from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bytea[],
+            $12::uuid[], $14::text[])
             as event
-                (id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id)
+                (id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id, trace_parent)
         on conflict (merchant_id, id) do nothing",
         merchant as MerchantId,
         &ids as &[EventId],
@@ -84,6 +87,7 @@ pub(super) async fn insert(
         &personal as &[Option<&[u8]>],
         requests as &[RequestId],
         now as Timestamp,
+        &traces as &[Option<String>],
     )
     .execute(tx)
     .await?;
