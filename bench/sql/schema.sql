@@ -12,7 +12,7 @@ do $$
 declare
     copied constant text[] := array[
         'locations', 'products', 'variants', 'inventory_levels', 'inventory_movements', 'customers', 'orders', 'order_lines', 'order_transitions',
-        'idempotency_keys', 'outbox', 'refresh_families', 'refresh_tokens'
+        'idempotency_keys', 'outbox', 'refresh_families', 'refresh_tokens', 'events', 'streams', 'attempts'
     ];
     one text;
     reference record;

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     io::Read,
     net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
@@ -13,7 +14,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     routing::{get, post},
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Bare {
     child: Child,
     address: SocketAddr,
+    http: reqwest::Client,
 }
 
 impl Bare {
@@ -46,12 +48,34 @@ impl Bare {
             .read_line(&mut line)
             .unwrap();
         let address = line.trim().parse().unwrap();
-        Self { child, address }
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self {
+            child,
+            address,
+            http,
+        }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of something there.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// What a receiver has counted.
+    pub(crate) async fn counted(&self) -> Counted {
+        let answer = self.http.get(self.url("counted")).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    /// Has a receiver count from nothing.
+    pub(crate) async fn reset(&self) {
+        let answer = self.http.post(self.url("reset")).send().await.unwrap();
+        answer.error_for_status().unwrap();
     }
 }
 
@@ -133,12 +157,19 @@ struct Received {
     body: Bytes,
 }
 
+/// How long a slow receiver takes: not quite as long as it is waited for.
+const SLOW_ANSWERS_AFTER: Duration = Duration::from_secs(10);
+
 type Shared = Arc<Mutex<Received>>;
 
 /// `bench receiver`.
 pub(crate) async fn serve_receiver() {
     let router = Router::new()
         .route("/hook", post(receive))
+        .route("/fail", post(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/hang", post(hang))
+        .route("/drip", post(drip))
+        .route("/slow", post(slow))
         .route("/counted", get(counted))
         .route("/reset", post(reset))
         .with_state(Shared::default());
@@ -153,6 +184,23 @@ async fn receive(State(received): State<Shared>, headers: HeaderMap, body: Bytes
     received.last = Some(now);
     received.headers = headers;
     received.body = body;
+}
+
+async fn hang() {
+    std::future::pending().await
+}
+
+/// A byte a second, without end.
+async fn drip() -> Body {
+    let drops = futures_util::stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, Infallible>(Bytes::from_static(b".")), ()))
+    });
+    Body::from_stream(drops)
+}
+
+async fn slow() {
+    tokio::time::sleep(SLOW_ANSWERS_AFTER).await;
 }
 
 async fn counted(State(received): State<Shared>) -> Json<Counted> {

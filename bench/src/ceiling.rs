@@ -31,8 +31,21 @@ pub(crate) struct Ceiling<'s> {
 }
 
 impl<'s> Ceiling<'s> {
-    /// Makes the schema.
+    /// Makes the schema, unless it is there.
     pub(crate) fn new(stoa: &'s Stoa) -> Self {
+        let ceiling = Self::again(stoa);
+        if ceiling
+            .psql("select to_regnamespace('ceiling')")
+            .trim()
+            .is_empty()
+        {
+            ceiling.psql(SCHEMA);
+        }
+        ceiling
+    }
+
+    /// With the schema as it is.
+    pub(crate) fn again(stoa: &'s Stoa) -> Self {
         let postmaster = stoa.postgres_pid().expect("PostgreSQL runs");
         let program = std::fs::read_link(format!("/proc/{postmaster}/exe")).unwrap();
         let url = stoa.database_url();
@@ -44,7 +57,6 @@ impl<'s> Ceiling<'s> {
             directory: stoa.data_dir().join("bench"),
         };
         std::fs::create_dir_all(&ceiling.directory).unwrap();
-        ceiling.psql(SCHEMA);
         ceiling
     }
 

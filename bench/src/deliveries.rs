@@ -1,16 +1,11 @@
-//! `deliveries`: a backlog of events sent as signed webhooks, against a bare client that posts the same bytes to the same receiver.
+//! `deliveries` and `deliveries_relayed`: a backlog sent as signed webhooks, against a bare client that posts the same bytes to the same receiver.
 //!
-//! The events are made while nobody relays: the server has the role `api`. Then a process with the role `worker` is started, which relays and sends them all. The
-//! time is from the first arrival to the last, so it has the relay in it, and the process's start not.
+//! A process with the role `worker` is started, and sends them all. The time is from the first arrival to the last, so the process's start is not in it, and its CPU
+//! time is. What the backlog is makes the two: deliveries that are queued, or events that nobody has relayed yet, so that the time has the relay in it.
 
-use std::{
-    cell::RefCell,
-    process::{Child, Command, Stdio},
-    time::Instant,
-};
+use std::{cell::RefCell, time::Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use tests::wait_for;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -19,7 +14,9 @@ use crate::{
     ceiling::Ceiling,
     cpu::Cpu,
     figure::{Figure, Sample},
-    world::{World, binary},
+    queue::{Lane, Worker, wait_for},
+    statements,
+    world::World,
 };
 
 /// Messages that the bare client has in flight: as many as the worker allows one endpoint.
@@ -28,75 +25,103 @@ const IN_FLIGHT: u64 = 64;
 /// SKUs whose stock is set; an event each time.
 const SKUS: usize = 5_000;
 
+/// What the backlog is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backlog {
+    /// Deliveries on the queue.
+    Queued,
+    /// A tenth as many events in the outbox.
+    Unrelayed,
+}
+
 /// Measures.
-#[allow(clippy::too_many_lines, reason = "one measurement, told in order")]
-pub(crate) async fn run(options: &Options) -> Figure {
-    let world = World::start(Some("api")).await;
+pub(crate) async fn run(options: &Options, backlog: Backlog) -> Figure {
+    let mut world = World::start(Some("api")).await;
+    if options.statements {
+        statements::count(&mut world).await;
+    }
     let (variants, location) = world.stocked(SKUS).await;
+    let ceiling = Ceiling::new(&world.stoa);
     {
         // What setting up has told goes to nobody.
-        let worker = Worker::start(&world);
-        Ceiling::new(&world.stoa).relayed().await;
+        let worker = Worker::start(&world.stoa);
+        ceiling.relayed().await;
         drop(worker);
     }
     let receiver = Bare::start("receiver", b"");
-    let url = |path: &str| format!("http://{}/{path}", receiver.address());
+    let url = receiver.url("hook");
     world
         .client
-        .endpoint(Some(&url("hook")), &["inventory.level_changed"])
+        .endpoint(Some(&url), &["inventory.level_changed"])
         .await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let counted = async || {
-        http.get(url("counted"))
-            .send()
-            .await
-            .unwrap()
-            .json::<Counted>()
-            .await
-            .unwrap()
+    let lane = Lane::of_url(&ceiling, &url);
+    let on_hand = RefCell::new(1);
+    let make = async |events: u64| {
+        world.client.refresh().await;
+        let mut made = 0;
+        while made < events {
+            let count = usize::try_from(events - made).unwrap().min(SKUS);
+            let on_hand = on_hand.replace_with(|on_hand| *on_hand + 1);
+            world
+                .set_stock(&variants[..count], &location, on_hand)
+                .await;
+            made += count as u64;
+        }
     };
-    let reset = async || {
-        http.post(url("reset"))
-            .send()
-            .await
-            .unwrap()
-            .error_for_status()
-            .unwrap()
+    let (name, events) = match backlog {
+        Backlog::Queued => ("deliveries", options.deliveries),
+        Backlog::Unrelayed => ("deliveries_relayed", options.deliveries / 10),
     };
-    let mut on_hand = 1;
+    if backlog == Backlog::Queued {
+        lane.hold();
+        make(events).await;
+        let worker = Worker::start(&world.stoa);
+        ceiling.relayed().await;
+        drop(worker);
+        assert_eq!(lane.queued(), events, "deliveries that were queued");
+        lane.keep();
+    }
     let message = RefCell::new(Counted::default());
 
     Figure::measure(
-        "deliveries",
+        name,
         "deliveries/s",
         "a bare reqwest client posting the same bytes",
         options,
         async || {
-            world.client.refresh().await;
-            let mut made = 0;
-            while made < options.deliveries {
-                on_hand += 1;
-                let count = usize::try_from(options.deliveries - made)
-                    .unwrap()
-                    .min(SKUS);
-                world
-                    .set_stock(&variants[..count], &location, on_hand)
-                    .await;
-                made += count as u64;
+            match backlog {
+                Backlog::Queued if lane.queued() == events => {}
+                Backlog::Queued => lane.queue_again(),
+                Backlog::Unrelayed => make(events).await,
             }
-            reset().await;
+            receiver.reset().await;
+            if options.statements {
+                statements::forget(&ceiling);
+            }
             let postmaster = world.stoa.postgres_pid().unwrap();
             let before = Cpu::of_processes(0, postmaster);
-            let worker = Worker::start(&world);
+            let worker = Worker::start(&world.stoa);
+            if backlog == Backlog::Queued {
+                lane.free();
+            }
             let last = wait_for("the deliveries", async || {
-                let counted = counted().await;
-                (counted.messages >= options.deliveries).then_some(counted)
+                let counted = receiver.counted().await;
+                (counted.messages >= events).then_some(counted)
             })
             .await;
+            lane.drained().await;
             let mut cpu = Cpu::of_processes(worker.pid(), postmaster);
             cpu.database -= before.database;
             cpu.load -= before.load;
             drop(worker);
+            if options.statements {
+                statements::print(&ceiling, events);
+            }
+            assert_eq!(
+                receiver.counted().await.messages,
+                events,
+                "each is sent once if nothing fails"
+            );
             let sample = Sample {
                 operations: last.messages,
                 elapsed: last.elapsed,
@@ -106,83 +131,47 @@ pub(crate) async fn run(options: &Options) -> Figure {
             message.replace(last);
             sample
         },
-        async || {
-            let message = message.borrow().clone();
-            let headers: HeaderMap = message
-                .headers
-                .iter()
-                .map(|(name, value)| {
-                    (
-                        name.parse::<HeaderName>().unwrap(),
-                        value.parse::<HeaderValue>().unwrap(),
-                    )
-                })
-                .collect();
-            let started = Instant::now();
-            let mut sending = JoinSet::new();
-            for worker in 0..IN_FLIGHT {
-                let count = options.deliveries / IN_FLIGHT
-                    + u64::from(worker < options.deliveries % IN_FLIGHT);
-                let request = http
-                    .post(url("hook"))
-                    .headers(headers.clone())
-                    .header("content-type", "application/json")
-                    .body(bytes::Bytes::from(message.body.clone()));
-                let request = request.build().unwrap();
-                let http = http.clone();
-                sending.spawn(async move {
-                    for _ in 0..count {
-                        let answer = http.execute(request.try_clone().unwrap()).await.unwrap();
-                        assert!(answer.status().is_success());
-                        answer.bytes().await.unwrap();
-                    }
-                });
-            }
-            sending.join_all().await;
-            Sample {
-                operations: options.deliveries,
-                elapsed: started.elapsed(),
-                ..Sample::default()
-            }
-        },
+        async || post(&message.borrow().clone(), &url, events).await,
     )
     .await
 }
 
-/// A process with the role `worker` on the server's database; asked to end when dropped, so that it gives its lanes back.
-#[derive(Debug)]
-struct Worker(Child);
-
-impl Worker {
-    fn start(world: &World) -> Self {
-        let child = Command::new(binary())
-            .args([
-                "serve",
-                "--role",
-                "worker",
-                "--listen",
-                "127.0.0.1:0",
-                "--allow-private-targets",
-                "--log",
-                "warn",
-            ])
-            .arg("--data-dir")
-            .arg(world.stoa.data_dir())
-            .args(["--database-url", &world.stoa.database_url()])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
+/// The ceiling: a loop for each of the messages that are in flight at once.
+async fn post(message: &Counted, url: &str, events: u64) -> Sample {
+    let headers: HeaderMap = message
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.parse::<HeaderName>().unwrap(),
+                value.parse::<HeaderValue>().unwrap(),
+            )
+        })
+        .collect();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let started = Instant::now();
+    let mut sending = JoinSet::new();
+    for worker in 0..IN_FLIGHT {
+        let count = events / IN_FLIGHT + u64::from(worker < events % IN_FLIGHT);
+        let request = http
+            .post(url)
+            .headers(headers.clone())
+            .header("content-type", "application/json")
+            .body(bytes::Bytes::from(message.body.clone()));
+        let request = request.build().unwrap();
+        let http = http.clone();
+        sending.spawn(async move {
+            for _ in 0..count {
+                let answer = http.execute(request.try_clone().unwrap()).await.unwrap();
+                assert!(answer.status().is_success());
+                answer.bytes().await.unwrap();
+            }
+        });
     }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+    sending.join_all().await;
+    Sample {
+        operations: events,
+        elapsed: started.elapsed(),
+        ..Sample::default()
     }
 }

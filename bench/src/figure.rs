@@ -61,6 +61,16 @@ pub(crate) struct Figure {
     latency_ms_p50: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms_p99: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+/// What else was measured.
+#[derive(Debug, Serialize)]
+struct Detail {
+    name: String,
+    value: f64,
+    unit: &'static str,
 }
 
 impl Figure {
@@ -92,8 +102,19 @@ impl Figure {
                 );
             }
         }
+        Self::of(name, unit, ceiling_name, &of_ours, &of_ceiling)
+    }
+
+    /// The figure of rounds that were taken.
+    pub(crate) fn of(
+        name: &'static str,
+        unit: &'static str,
+        ceiling_name: &'static str,
+        of_ours: &[Sample],
+        of_ceiling: &[Sample],
+    ) -> Self {
         let rates = |samples: &[Sample]| samples.iter().map(Sample::rate).collect::<Vec<_>>();
-        let (ours_rates, ceiling_rates) = (rates(&of_ours), rates(&of_ceiling));
+        let (ours_rates, ceiling_rates) = (rates(of_ours), rates(of_ceiling));
         let cpu = |samples: &[Sample], part: fn(&Cpu) -> f64| {
             median(
                 &samples
@@ -120,14 +141,28 @@ impl Figure {
             value_max: most(&ours_rates),
             ceiling_min: least(&ceiling_rates),
             ceiling_max: most(&ceiling_rates),
-            cpu_s_per_1000_server: cpu(&of_ours, |cpu| cpu.server),
-            cpu_s_per_1000_database: cpu(&of_ours, |cpu| cpu.database),
-            cpu_s_per_1000_load: cpu(&of_ours, |cpu| cpu.load),
-            cpu_s_per_1000_server_of_ceiling: cpu(&of_ceiling, |cpu| cpu.server),
-            cpu_s_per_1000_database_of_ceiling: cpu(&of_ceiling, |cpu| cpu.database),
+            cpu_s_per_1000_server: cpu(of_ours, |cpu| cpu.server),
+            cpu_s_per_1000_database: cpu(of_ours, |cpu| cpu.database),
+            cpu_s_per_1000_load: cpu(of_ours, |cpu| cpu.load),
+            cpu_s_per_1000_server_of_ceiling: cpu(of_ceiling, |cpu| cpu.server),
+            cpu_s_per_1000_database_of_ceiling: cpu(of_ceiling, |cpu| cpu.database),
             latency_ms_p50: percentile_ms(&latencies, 50),
             latency_ms_p99: percentile_ms(&latencies, 99),
+            details: Vec::new(),
         }
+    }
+
+    /// The median of our rounds.
+    pub(crate) fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// With something else that was measured.
+    #[must_use]
+    pub(crate) fn with(mut self, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        let name = name.into();
+        self.details.push(Detail { name, value, unit });
+        self
     }
 
     /// All of them in one table.
@@ -178,6 +213,9 @@ impl fmt::Display for Figure {
         )?;
         if let (Some(p50), Some(p99)) = (self.latency_ms_p50, self.latency_ms_p99) {
             write!(formatter, "; latency p50 {p50:.1} ms, p99 {p99:.1} ms")?;
+        }
+        for Detail { name, value, unit } in &self.details {
+            write!(formatter, "\n  {name}: {value:.3} {unit}")?;
         }
         Ok(())
     }
@@ -230,7 +268,7 @@ fn most(numbers: &[f64]) -> f64 {
 }
 
 /// Of durations that are sorted.
-fn percentile_ms(durations: &[Duration], percent: usize) -> Option<f64> {
+pub(crate) fn percentile_ms(durations: &[Duration], percent: usize) -> Option<f64> {
     let place = durations.len() * percent / 100;
     durations
         .get(place)

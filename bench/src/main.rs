@@ -22,19 +22,26 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod arrivals;
 mod bare;
 mod ceiling;
 mod cpu;
 mod deliveries;
+mod end_to_end;
 mod figure;
+mod hostile;
 mod import;
 mod load;
+mod memory;
 mod orders;
+mod queue;
 mod reads;
 mod refresh;
+mod statements;
 mod tokens;
 mod verify;
 mod world;
+mod writes;
 
 use figure::Figure;
 
@@ -63,7 +70,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, tokens, `token_rows`, refresh, verify, `verify_new`.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, hostile, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -83,21 +90,32 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     products: u64,
 
-    /// Deliveries of one round.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(500..=1_000_000))]
+    /// Deliveries of one round; a tenth of them where the relay is in it.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(5_000..=1_000_000))]
     deliveries: u64,
+
+    /// The backlog of the flooding tenant.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
+    flood: u64,
+
+    /// Shows what PostgreSQL was asked in each round of deliveries, which costs a little.
+    #[arg(long)]
+    statements: bool,
 
     /// Where to write the figures. Default: `bench.json` in the target directory.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 13] = [
     "reads",
     "orders",
     "hot_sku",
     "import",
     "deliveries",
+    "deliveries_relayed",
+    "end_to_end",
+    "hostile",
     "tokens",
     "token_rows",
     "refresh",
@@ -130,7 +148,10 @@ async fn main() {
             "orders" => orders::run(&options, orders::Shape::Spread).await,
             "hot_sku" => orders::run(&options, orders::Shape::Hot).await,
             "import" => import::run(&options).await,
-            "deliveries" => deliveries::run(&options).await,
+            "deliveries" => deliveries::run(&options, deliveries::Backlog::Queued).await,
+            "deliveries_relayed" => deliveries::run(&options, deliveries::Backlog::Unrelayed).await,
+            "end_to_end" => end_to_end::run(&options).await,
+            "hostile" => hostile::run(&options).await,
             "tokens" => tokens::run(&options, tokens::Against::Signing).await,
             "token_rows" => tokens::run(&options, tokens::Against::Rows).await,
             "refresh" => refresh::run(&options).await,

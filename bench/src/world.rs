@@ -93,52 +93,65 @@ impl World {
 
     /// All products.
     pub(crate) async fn products(&self) -> Vec<Value> {
-        let mut products = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = self
-                .client
-                .get(&format!("/v1/products?limit=250{cursor}"))
-                .await
-                .expect(200);
-            products.extend(page["data"].as_array().unwrap().iter().cloned());
-            match page["nextCursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return products,
-            }
-        }
+        products(&self.client).await
     }
 
     /// So many variants with stock at one location: the ids of both.
     pub(crate) async fn stocked(&self, count: usize) -> (Vec<String>, String) {
-        // A product has two variants or more on average.
-        self.import(count as u64 / 2).await;
-        let products = self.products().await;
-        let variants = products
-            .iter()
-            .flat_map(|product| product["variants"].as_array().unwrap());
-        let variants: Vec<String> = variants
-            .map(|variant| variant["id"].as_str().unwrap().to_owned())
-            .take(count)
-            .collect();
-        assert_eq!(variants.len(), count, "the generated catalog is too small");
-        let location = self.client.location("main").await;
-        self.set_stock(&variants, &location, STOCK).await;
-        (variants, location)
+        stocked(&self.client, count).await
     }
 
     /// Sets the stock of these variants; an event each.
     pub(crate) async fn set_stock(&self, variants: &[String], location: &str, on_hand: i64) {
-        for variants in variants.chunks(ENTRIES_MAX) {
-            let entries = variants
-                .iter()
-                .map(|variant| json!({"variantId": variant, "locationId": location, "onHand": on_hand}))
-                .collect::<Vec<_>>();
-            self.client
-                .post("/v1/inventory-levels/set", &json!({"entries": entries}))
-                .await
-                .expect(200);
+        set_stock(&self.client, variants, location, on_hand).await;
+    }
+}
+
+async fn products(client: &Client) -> Vec<Value> {
+    let mut products = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client
+            .get(&format!("/v1/products?limit=250{cursor}"))
+            .await
+            .expect(200);
+        products.extend(page["data"].as_array().unwrap().iter().cloned());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return products,
         }
+    }
+}
+
+/// So many variants of this client's merchant with stock at one location: the ids of both.
+pub(crate) async fn stocked(client: &Client, count: usize) -> (Vec<String>, String) {
+    // A product has two variants or more on average.
+    import(client, catalog(count as u64 / 2)).await;
+    let products = products(client).await;
+    let variants = products
+        .iter()
+        .flat_map(|product| product["variants"].as_array().unwrap());
+    let variants: Vec<String> = variants
+        .map(|variant| variant["id"].as_str().unwrap().to_owned())
+        .take(count)
+        .collect();
+    assert_eq!(variants.len(), count, "the generated catalog is too small");
+    let location = client.location("main").await;
+    set_stock(client, &variants, &location, STOCK).await;
+    (variants, location)
+}
+
+/// Sets the stock of these variants of this client's merchant; an event each.
+pub(crate) async fn set_stock(client: &Client, variants: &[String], location: &str, on_hand: i64) {
+    for variants in variants.chunks(ENTRIES_MAX) {
+        let entries = variants
+            .iter()
+            .map(|variant| json!({"variantId": variant, "locationId": location, "onHand": on_hand}))
+            .collect::<Vec<_>>();
+        client
+            .post("/v1/inventory-levels/set", &json!({"entries": entries}))
+            .await
+            .expect(200);
     }
 }
 

@@ -170,6 +170,12 @@ pub struct Delivery {
     #[arg(long, env = "STOA_ALLOW_PRIVATE_TARGETS", default_value_t = false)]
     pub allow_private_targets: bool,
 
+    /// A proxy that webhooks leave by, as `http://proxy.example:3128`, asked by `CONNECT` for `https:` endpoints. It must refuse your own networks as well:
+    /// Stoa refuses addresses and names of its own networks before it asks, but the proxy resolves the name again. Default: none, and none from the
+    /// environment.
+    #[arg(long, env = "STOA_WEBHOOK_PROXY", hide_env_values = true)]
+    pub webhook_proxy: Option<webhooks::client::EgressProxy>,
+
     /// Pauses between attempts in seconds, such as `5,30,120`; after the last one a delivery becomes a dead letter. Default: an exponential schedule
     /// over three days.
     #[arg(long, env = "STOA_RETRY_SCHEDULE", value_delimiter = ',')]

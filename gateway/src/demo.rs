@@ -86,6 +86,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {
             allow_private_targets: true,
+            webhook_proxy: None,
             retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()),
             event_retention_days: EVENT_RETENTION_DAYS,
         },

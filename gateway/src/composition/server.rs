@@ -27,6 +27,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 use webhooks::{
     client::{AddressPolicy, Client},
+    follow::{Seats, Streams},
+    hub::Hub,
+    pull::Leasing,
     relay::{Relay, Wake},
     replay::Replayer,
     retry::Schedule,
@@ -52,8 +55,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long connections may take to close after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections of the worker's pool at least: two listen, and relay, dispatcher, recorder and sweeper work at once.
-const WORKER_CONNECTIONS_MIN: u32 = 8;
+/// Connections of the worker's pool at least: three listen, and relay, dispatcher, recorder and sweeper work at once.
+const WORKER_CONNECTIONS_MIN: u32 = 9;
+
+/// Connections by which a process without a worker hears what others have relayed: one listens, and one looks and tells.
+const HUB_CONNECTIONS: u32 = 2;
 
 /// Connections for what must not wait for requests.
 const VITAL_CONNECTIONS: u32 = 2;
@@ -149,6 +155,7 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let announcer = Announcer::default();
+        let hub = Hub::new(stop.clone());
         let database = foundation.api_database(serve.database_connections);
         let vital = foundation.api_database(VITAL_CONNECTIONS);
         let mut databases = vec![database.clone(), vital.clone()];
@@ -159,10 +166,11 @@ impl Server {
                 vital: &vital,
                 accounts: &accounts,
             };
-            api(
-                serve, foundation, shared, &announcer, &issuer, &tasks, &stop,
-            )
-            .await?
+            let told = Told {
+                announcer: &announcer,
+                hub: &hub,
+            };
+            api(serve, foundation, shared, told, &issuer, &tasks, &stop).await?
         } else {
             // A worker answers whoever asks for its health.
             rest::service_router(Health { database: vital })
@@ -190,10 +198,18 @@ impl Server {
                 let stopped = stop.clone();
                 tasks.spawn(async move { sampler.run(stopped).await });
             }
-            work(
-                serve, foundation, worker, accounts, announcer, &tasks, &stop,
-            )?;
+            let heard = worker.clone();
+            let relayed = hub.clone();
+            spawn_until(&tasks, &stop, async move { relayed.run(&heard).await });
+            let told = Told {
+                announcer: &announcer,
+                hub: &hub,
+            };
+            work(serve, foundation, worker, accounts, told, &tasks, &stop)?;
         } else {
+            let heard = foundation.worker_database(HUB_CONNECTIONS);
+            databases.push(heard.clone());
+            spawn_until(&tasks, &stop, async move { hub.run(&heard).await });
             spawn_until(
                 &tasks,
                 &stop,
@@ -268,6 +284,13 @@ struct Shared<'d> {
     accounts: &'d Arc<Accounts>,
 }
 
+/// By whom the parts of the process hear of one another: of events that were committed, and of streams that have grown.
+#[derive(Clone, Copy)]
+struct Told<'t> {
+    announcer: &'t Announcer,
+    hub: &'t Hub,
+}
+
 /// The API: REST, GraphQL, the authorization server, and the service's own routes.
 async fn api(
     serve: &Serve,
@@ -277,7 +300,7 @@ async fn api(
         vital,
         accounts,
     }: Shared<'_>,
-    announcer: &Announcer,
+    Told { announcer, hub }: Told<'_>,
     issuer: &auth::Issuer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -319,7 +342,24 @@ async fn api(
         keyring: Arc::clone(&keyring),
         idempotency: idempotency.clone(),
     }));
+    let seats = Seats::default();
     let services = Services {
+        leasing: Leasing {
+            database: database.clone(),
+            idempotency: idempotency.clone(),
+            keyring: Arc::clone(&keyring),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            seats: seats.clone(),
+            attempts_max: schedule(serve).attempts_max(),
+        },
+        streams: Streams {
+            database: database.clone(),
+            keyring: Arc::clone(&keyring),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            seats,
+        },
         placing,
         database: database.clone(),
         grants,
@@ -338,12 +378,14 @@ async fn api(
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
     let pages = console(foundation, database, accounts, announcer, issuer);
+    let public = rest::public_router(services.clone());
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
     let postgres = foundation.postgres_state();
     let routed = Router::new()
         .merge(authenticated)
+        .merge(public)
         .merge(auth::http::router(oauth))
         .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
@@ -446,7 +488,7 @@ fn work(
     foundation: &Foundation,
     database: Database,
     accounts: Arc<Accounts>,
-    announcer: Announcer,
+    Told { announcer, hub }: Told<'_>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), StartError> {
@@ -457,21 +499,16 @@ fn work(
         clock.clone(),
         announcer.clone(),
         wake.clone(),
-    );
+    )
+    .telling(hub.clone());
     let replayer = Replayer::new(database.clone(), clock.clone(), wake.clone());
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
+        proxy: serve.delivery.webhook_proxy.clone(),
         ..webhooks::client::Config::default()
     })?;
-    let schedule = serve
-        .delivery
-        .retry_schedule_s
-        .as_ref()
-        .map_or_else(Schedule::default, |waits| {
-            Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
-        });
     let config = worker::Config {
-        schedule,
+        schedule: schedule(serve),
         ..worker::Config::default()
     };
     let worker = Worker::new(
@@ -489,7 +526,7 @@ fn work(
     tasks.spawn(async move { worker.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { replayer.run(stopped).await });
-    let (expiring, now) = (database.clone(), clock.clone());
+    let (expiring, now, announcer) = (database.clone(), clock.clone(), announcer.clone());
     spawn_until(tasks, stop, async move {
         announce_expiring(&expiring, &announcer, &now).await;
     });
@@ -543,6 +580,14 @@ async fn sweep(
             tracing::warn!(error = %error, "partitions could not be looked after");
         }
     }
+}
+
+/// The waits between attempts, where an endpoint has none of its own.
+fn schedule(serve: &Serve) -> Schedule {
+    let waits = serve.delivery.retry_schedule_s.as_ref();
+    waits.map_or_else(Schedule::default, |waits| {
+        Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
+    })
 }
 
 fn address_policy(serve: &Serve) -> AddressPolicy {

@@ -21,6 +21,8 @@ const ENDPOINTS_MAX: usize = 100;
 
 /// Replays of an endpoint that may be running at once.
 const REPLAYS_MAX: usize = 10;
+/// Living keys that an endpoint may have of one scheme.
+const KEYS_MAX: usize = 8;
 
 /// What provocations work with.
 pub(super) struct Provocation {
@@ -353,6 +355,13 @@ impl Provocation {
                     .await
                     .expect(200);
                 self.send(&call).await
+            }
+            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+                let mut answer = self.send(&call).await;
+                for _ in 0..KEYS_MAX {
+                    answer = self.send(&rekeyed(&call)).await;
+                }
+                answer
             }
             ("replayDeadLetter", "endpoint_disabled" | "endpoint_without_url") => {
                 let letter = world

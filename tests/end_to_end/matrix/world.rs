@@ -129,10 +129,11 @@ impl World {
 
     /// An endpoint that has been sent something.
     async fn make_endpoint(&self) -> String {
-        let (endpoint, _) = self
-            .owner
-            .endpoint(Some(self.receiver.url()), &["order.placed"])
-            .await;
+        // With a public key too, for whoever reads those.
+        let input = json!({"url": self.receiver.url(), "eventTypes": ["order.placed"],
+            "settings": {"signature": {"schemes": ["v1", "v1a"]}}});
+        let made = self.owner.post("/v1/webhook-endpoints", &input).await;
+        let endpoint = text(&made.expect(201), "id");
         let path = format!("/v1/webhook-endpoints/{endpoint}");
         self.owner
             .post(&format!("{path}/ping"), &Value::Null)

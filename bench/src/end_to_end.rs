@@ -1,0 +1,136 @@
+//! `end_to_end`: events that are written one by one over HTTP, each sent to one endpoint, against the same rows by pgbench.
+//!
+//! First as many as go, which gives the rate and what a thousand cost, from the first request to the last arrival. Then 200 a second and half of that rate, which
+//! gives how long it takes from the API's answer, which comes after the commit, to the arrival.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    Options,
+    arrivals::Arrivals,
+    ceiling::Ceiling,
+    cpu::Cpu,
+    figure::{Figure, Sample, percentile_ms},
+    queue::{Lane, wait_for},
+    statements,
+    world::World,
+    writes::{Writes, times},
+};
+
+const SETUP: &str = include_str!("../sql/orders_setup.sql");
+const EVENT: &str = include_str!("../sql/end_to_end.pgbench.sql");
+
+/// SKUs that are written to.
+const SKUS: usize = 10_000;
+
+/// The quieter of the two rates at which times are taken.
+const QUIET_PER_SECOND: f64 = 200.0;
+
+/// Measures.
+pub(crate) async fn run(options: &Options) -> Figure {
+    let mut world = World::start(None).await;
+    if options.statements {
+        statements::count(&mut world).await;
+    }
+    let (variants, location) = world.stocked(SKUS).await;
+    let ceiling = Ceiling::new(&world.stoa);
+    let arrivals = Arrivals::start().await;
+    world
+        .client
+        .endpoint(Some(arrivals.url()), &["order.placed"])
+        .await;
+    let lane = Lane::of_url(&ceiling, arrivals.url());
+    let mut writes = Writes::new(world.address(), &world.client, &variants, &location);
+
+    // One order, whose rows are the ceiling's samples once it has come through.
+    writes.send(1, Duration::from_millis(1), None, 0).await;
+    wait_for("the first event", async || {
+        (arrivals.count() > 0).then_some(())
+    })
+    .await;
+    lane.drained().await;
+    arrivals.take();
+    let merchant = ceiling.psql("select id from public.merchants");
+    ceiling.psql(&SETUP.replace("{merchant}", merchant.trim()));
+    ceiling.psql(&format!(
+        "create table ceiling.sample_attempts as select * from public.attempts where merchant_id = '{}' limit 1",
+        merchant.trim()
+    ));
+    let script = format!(
+        "\\set sku random(1, {SKUS})\n\\startpipeline\n{}\\endpipeline\n",
+        EVENT.replace("{merchant}", merchant.trim())
+    );
+
+    let duration = Duration::from_secs(options.seconds);
+    let next = Cell::new(1_u64);
+    let world_cell = &world;
+    let mut ours = async || {
+        world_cell.client.refresh().await;
+        writes.authorize(&world_cell.client);
+        if options.statements {
+            statements::forget(&ceiling);
+        }
+        let (before, started) = (Cpu::of(&world_cell.stoa), Instant::now());
+        let answered = writes
+            .send(options.connections, duration, None, next.get())
+            .await;
+        next.set(next.get() + answered.len() as u64);
+        let last = wait_for("the arrivals", async || {
+            (arrivals.count() >= answered.len()).then(Instant::now)
+        })
+        .await;
+        lane.drained().await;
+        ceiling.relayed().await;
+        let cpu = Cpu::of(&world_cell.stoa) - before;
+        if options.statements {
+            statements::print(&ceiling, answered.len() as u64);
+        }
+        let arrived = arrivals.take();
+        assert_eq!(arrived.len(), answered.len(), "each event comes once");
+        let elapsed = arrived.iter().map(|(at, _)| *at).max().unwrap_or(last) - started;
+        Sample {
+            operations: answered.len() as u64,
+            elapsed,
+            cpu,
+            latencies: times(&answered, &arrived),
+        }
+    };
+    let figure = Figure::measure(
+        "end_to_end",
+        "events/s",
+        "the same rows by pgbench, one transaction an event",
+        options,
+        &mut ours,
+        async || ceiling.pgbench(&script, options.connections, duration),
+    )
+    .await;
+
+    let mut figure = figure;
+    let half = figure.value() / 2.0;
+    for (name, rate) in [("200/s", QUIET_PER_SECOND), ("half of the rate", half)] {
+        world.client.refresh().await;
+        writes.authorize(&world.client);
+        let answered = writes
+            .send(options.connections, 3 * duration, Some(rate), next.get())
+            .await;
+        next.set(next.get() + answered.len() as u64);
+        wait_for("the arrivals", async || {
+            (arrivals.count() >= answered.len()).then_some(())
+        })
+        .await;
+        let mut times = times(&answered, &arrivals.take());
+        times.sort_unstable();
+        for percent in [50, 99] {
+            let value = percentile_ms(&times, percent).unwrap();
+            figure = figure.with(
+                format!("answer to arrival at {name}, p{percent}"),
+                value,
+                "ms",
+            );
+        }
+        lane.drained().await;
+    }
+    figure
+}
