@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 
 use crate::{
     client::Outcome,
-    endpoint::{self, DisabledReason, EndpointId, settings::Settings},
+    endpoint::{self, DisabledReason, EndpointId},
     event::{Event, Receiver},
     retry::{DeadLetterReason, Decision},
 };
@@ -126,8 +126,6 @@ pub(crate) struct Target {
     pub(crate) merchant: MerchantId,
     /// `None`: nothing is to be sent.
     pub(crate) url: Option<String>,
-    pub(crate) sealed_secrets: Vec<Vec<u8>>,
-    pub(crate) settings: Settings,
     pub(crate) receiver: Receiver,
     /// The version of the endpoint.
     pub(crate) version: i64,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lanes::{Ending, Lanes, Limits},
+    renders::Renders,
     ticket::{Ended, Ticket},
 };
 use crate::{
@@ -32,8 +33,8 @@ use crate::{
 
 mod read;
 
-pub(super) use read::ReadyTarget;
 use read::{Reader, Request, Step};
+pub(super) use read::{ReadyTarget, Sending};
 
 /// How long a lane is ours unless we say so again: what a dead process held is taken over after this.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -67,6 +68,7 @@ const ENDED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) event: Arc<Event>,
+    pub(super) renders: Arc<Renders>,
     pub(super) personal: Option<Arc<Value>>,
     /// Why the event can't be read in full, if so: the attempt fails without anything being sent.
     pub(super) fault: Option<String>,
@@ -80,6 +82,7 @@ pub(super) struct Item {
     /// Which attempt this is, from 1.
     pub(super) number: i32,
     pub(super) event: Arc<Event>,
+    pub(super) renders: Arc<Renders>,
     pub(super) personal: Option<Arc<Value>>,
     pub(super) fault: Option<String>,
 }
@@ -317,14 +320,14 @@ impl Dispatcher {
             // What waits was read for other eyes: personal data may be missing from it.
             self.lanes.reread(endpoint);
         }
-        if known.is_some_and(|known| known.stored_url != target.stored_url) {
+        if known.is_some_and(|known| known.url != target.url) {
             // Its owner has mended something.
             self.lanes.trust(endpoint);
         }
-        if target.address.is_none() {
+        if target.url.is_none() {
             self.lanes.clear(endpoint);
         }
-        self.lanes.heed(endpoint, target.wishes, now);
+        self.lanes.heed(endpoint, target.means.wishes, now);
         self.targets.insert(endpoint, target);
     }
 
@@ -443,7 +446,7 @@ impl Dispatcher {
     fn sends(&self, endpoint: EndpointId) -> bool {
         self.targets
             .get(&endpoint)
-            .is_some_and(|target| target.address.is_some())
+            .is_some_and(|target| target.url.is_some())
     }
 
     /// Prolongs all leases. Lanes that are no longer ours are forgotten; if the database is away, all are until we hear otherwise.
@@ -492,7 +495,7 @@ impl Dispatcher {
             let Some(target) = self
                 .targets
                 .get(&lease.endpoint)
-                .filter(|target| target.address.is_some())
+                .filter(|target| target.url.is_some())
                 .cloned()
             else {
                 continue;
@@ -501,6 +504,7 @@ impl Dispatcher {
                 sequence: row.sequence,
                 number: row.payload.attempt_count.saturating_add(1),
                 event: row.payload.event,
+                renders: row.payload.renders,
                 personal: row.payload.personal,
                 fault: row.payload.fault,
             });
