@@ -24,6 +24,7 @@ mod interop;
 mod login;
 mod logistics_app;
 mod matrix;
+mod observation;
 mod operation;
 mod pages;
 mod real_data;

@@ -27,6 +27,8 @@ use crate::{endpoint::EndpointId, hub::Hub};
 mod plan;
 mod store;
 
+pub(crate) use plan::resource_key;
+
 /// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
 

@@ -94,7 +94,10 @@ mod tests {
             }
             let span = attempt(Some(PARENT), event, endpoint, 2);
             let sent = header(&span).unwrap();
-            assert!(sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{sent}");
+            assert!(
+                sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
+                "{sent}"
+            );
             assert_ne!(sent, PARENT);
             ended(&span, Some(503), None);
         });
@@ -105,6 +108,9 @@ mod tests {
         assert_eq!(span.span_kind, SpanKind::Client);
         assert!(matches!(span.status, Status::Error { .. }));
         let shown = format!("{:?}", span.attributes);
-        assert!(shown.contains(&event.to_string()) && shown.contains("503"), "{shown}");
+        assert!(
+            shown.contains(&event.to_string()) && shown.contains("503"),
+            "{shown}"
+        );
     }
 }
