@@ -113,7 +113,10 @@ async fn a_trace_goes_from_the_callers_request_to_the_attempts_that_it_causes() 
         .wait_until("the delivery", |deliveries| !deliveries.is_empty())
         .await;
     let passed_on = sent[0].headers["traceparent"].to_str().unwrap();
-    assert_eq!(passed_on, format!("00-{TRACE}-{}-01", hex(&attempt.span_id)));
+    assert_eq!(
+        passed_on,
+        format!("00-{TRACE}-{}-01", hex(&attempt.span_id))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +134,17 @@ async fn metrics_are_on_a_listener_of_their_own_and_nowhere_else() {
     let receiver = Receiver::start().await;
     let (endpoint, _) = client.endpoint(Some(receiver.url()), &["ping"]).await;
     client
-        .post(&format!("/v1/webhook-endpoints/{endpoint}/ping"), &json!(null))
+        .post(
+            &format!("/v1/webhook-endpoints/{endpoint}/ping"),
+            &json!(null),
+        )
         .await
         .expect(200);
     let text = wait_for("an attempt to be counted", async || {
-        let shown = client.at(&format!("http://{address}")).get("/metrics").await;
+        let shown = client
+            .at(&format!("http://{address}"))
+            .get("/metrics")
+            .await;
         assert_eq!(shown.status, 200);
         shown
             .text

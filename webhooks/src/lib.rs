@@ -33,7 +33,6 @@ pub mod retry;
 pub mod sign;
 pub mod stream;
 pub mod timeline;
-#[expect(dead_code, reason = "the worker is to call it")]
 mod trace;
 pub mod worker;
 

@@ -14,7 +14,7 @@ use kernel::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::retry::DeadLetterReason;
+use crate::{client::FailureKind, retry::DeadLetterReason};
 
 mod store;
 
@@ -112,17 +112,16 @@ pub fn describe() {
 }
 
 /// The words of errors that an attempt may end with; another one counts as `other`, so that the number of series stays what it is.
-const ERROR_WORDS: &[&str] = &[
-    "dns",
-    "refused_address",
-    "connect",
-    "tls",
-    "timeout",
-    "protocol",
-    "internal",
-    "render",
-    "authentication",
-    "proxy",
+const ERROR_WORDS: &[FailureKind] = &[
+    FailureKind::Dns,
+    FailureKind::RefusedAddress,
+    FailureKind::Connect,
+    FailureKind::Tls,
+    FailureKind::Authentication,
+    FailureKind::Timeout,
+    FailureKind::Protocol,
+    FailureKind::Transformation,
+    FailureKind::Internal,
 ];
 
 /// Counts an attempt that is over: the status of its answer, or else the word of its error.
@@ -141,7 +140,7 @@ fn outcome(status: Option<i32>, error: Option<&str>) -> &'static str {
         Some(_) => "other",
         None => ERROR_WORDS
             .iter()
-            .copied()
+            .map(|kind| kind.as_str())
             .find(|word| error == Some(*word))
             .unwrap_or("other"),
     }

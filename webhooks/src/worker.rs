@@ -23,13 +23,17 @@ use kernel::{
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     client::{Client, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
+    metrics,
     relay::{LANES_CHANNEL, Wake},
     render::{Encoded, batch_body},
     retry::{Decision, Jitter, Schedule, decide},
+    timeline::mask,
+    trace,
 };
 
 mod backend;
@@ -188,12 +192,26 @@ struct Parts {
 async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let started_at = parts.clock.now();
     // A fault of ours in one event counts as a failed attempt of it, so that it ends among the dead letters instead of being met for ever.
-    let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
-        .catch_unwind()
-        .await;
-    let (outcome, request_bytes) =
+    let span = span_of(&job);
+    let sent = AssertUnwindSafe(attempt(
+        &job,
+        &parts.client,
+        started_at,
+        trace::header(&span),
+    ))
+    .catch_unwind()
+    .instrument(span.clone())
+    .await;
+    let (mut outcome, request_bytes) =
         sent.unwrap_or_else(|_| (failed(internal("the delivery panicked")), 0));
     let ended_at = parts.clock.now();
+    hide_personal(&mut outcome, &job);
+    let (status, error) = match &outcome.result {
+        Ok(answer) => (Some(i32::from(answer.status)), None),
+        Err(failure) => (None, Some(failure.kind.as_str())),
+    };
+    metrics::attempt(status, error, outcome.duration);
+    trace::ended(&span, status, error);
     let Job {
         lease,
         items,
@@ -214,6 +232,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
                 url: target.url.clone().unwrap_or_default(),
                 endpoint_version: target.means.version,
                 request_bytes,
+                is_first: !target.is_verified,
                 decision,
             };
             log(&report, &outcome);
@@ -222,6 +241,15 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         .collect();
     ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
     parts.recorder.record(reports, ticket);
+}
+
+/// A receiver may send back what it was sent: what is a person's is not kept with the attempt.
+fn hide_personal(outcome: &mut Outcome, job: &Job) {
+    if let Ok(answer) = &mut outcome.result {
+        for personal in job.items.iter().filter_map(|item| item.personal.as_deref()) {
+            answer.excerpt = mask(&answer.excerpt, personal);
+        }
+    }
 }
 
 /// What an outcome says of its endpoint.
@@ -240,10 +268,29 @@ fn ending(outcome: &Outcome, reports: &[Report], now: Timestamp) -> Ending {
     }
 }
 
+/// The span of a request in the trace of its event; of its first event, if it has several.
+fn span_of(job: &Job) -> Span {
+    let Some(first) = job.items.first() else {
+        return Span::none();
+    };
+    trace::attempt(
+        first.event.trace_parent.as_deref(),
+        first.event.id,
+        job.lease.endpoint,
+        first.number,
+    )
+}
+
 /// Sends a request, and says how many bytes its body had.
-async fn attempt(job: &Job, client: &Client, now: Timestamp) -> (Outcome, i32) {
+async fn attempt(
+    job: &Job,
+    client: &Client,
+    now: Timestamp,
+    trace_parent: Option<String>,
+) -> (Outcome, i32) {
     match prepare(job, now) {
-        Ok(request) => {
+        Ok(mut request) => {
+            request.trace_parent = trace_parent;
             let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
             (client.post(request).await, bytes)
         }
@@ -301,6 +348,7 @@ fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
         signature,
         content_encoding,
         body,
+        trace_parent: None,
     })
 }
 

@@ -261,6 +261,7 @@ struct TargetRow {
     endpoint: EndpointId,
     url: Option<String>,
     version: i64,
+    is_verified: bool,
     is_granted: bool,
     scopes: Option<Vec<String>>,
     locations: Option<Vec<LocationId>>,
@@ -283,6 +284,7 @@ pub(crate) async fn targets(
             endpoints.id as "endpoint: EndpointId",
             case when endpoints.status = 'enabled' then endpoints.url end as url,
             endpoints.version,
+            endpoints.verified_at is not null as "is_verified!",
             endpoints.grant_id is not null as "is_granted!",
             grants.scopes as "scopes?",
             grants.locations as "locations?: Vec<LocationId>",
@@ -304,6 +306,7 @@ pub(crate) async fn targets(
         merchant: row.merchant,
         url: row.url,
         version: row.version,
+        is_verified: row.is_verified,
         receiver: GrantRow {
             is_granted: row.is_granted,
             scopes: row.scopes,

@@ -28,6 +28,7 @@ use crate::{
     endpoint::EndpointId,
     error::Error,
     event::Event,
+    metrics,
     relay::Wake,
 };
 
@@ -169,6 +170,7 @@ impl Dispatcher {
             if now >= poll_at {
                 poll_at = now + POLL_EVERY;
                 look = true;
+                self.measure();
                 self.lanes.look_again();
             }
             if stepping.is_none() && now >= release_at {
@@ -476,6 +478,18 @@ impl Dispatcher {
             }
             Err(error) => tracing::warn!(error = %error, "leases could not be renewed"),
         }
+    }
+
+    /// Tells the metrics what this process is about.
+    fn measure(&self) {
+        let standing = self.lanes.standing();
+        metrics::lanes_owned(standing.lanes);
+        metrics::in_flight(standing.in_flight);
+        let closed = standing
+            .lanes
+            .saturating_sub(standing.open)
+            .saturating_sub(standing.half_open);
+        metrics::breakers(closed, standing.half_open, standing.open);
     }
 
     /// Hands out what limits allow. False if nobody takes it any more.

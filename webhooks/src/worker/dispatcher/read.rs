@@ -47,6 +47,8 @@ pub(in crate::worker) struct ReadyTarget {
     /// As the endpoint's row has it. `None`: nothing is to be sent.
     pub(in crate::worker) url: Option<String>,
     pub(in crate::worker) receiver: Receiver,
+    /// Whether something was taken at its URL before.
+    pub(in crate::worker) is_verified: bool,
     pub(in crate::worker) means: Arc<Means>,
 }
 
@@ -257,6 +259,7 @@ impl Reader {
             let ready = ReadyTarget {
                 url: target.url,
                 receiver: target.receiver,
+                is_verified: target.is_verified,
                 means,
             };
             targets.push((endpoint, Some(Arc::new(ready))));
