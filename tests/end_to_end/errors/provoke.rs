@@ -318,6 +318,20 @@ impl Provocation {
                 assert_eq!(self.send(&cancel.call(&things)).await.status, 200);
                 self.send(&operation.call(&things)).await
             }
+            _ => return self.refused_by_webhooks(operation, slug, &call).await,
+        };
+        vec![answer]
+    }
+
+    /// The refusals of webhooks' functions.
+    async fn refused_by_webhooks(
+        &self,
+        operation: &Operation,
+        slug: &str,
+        call: &Call,
+    ) -> Vec<Answer> {
+        let world = &self.world;
+        let answer = match (operation.id.as_str(), slug) {
             ("pingWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/ping").unwrap();
                 world
@@ -325,7 +339,7 @@ impl Provocation {
                     .patch(endpoint, &json!({"status": "disabled"}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("startWebhookReplay", "too_many_replays") => {
                 // A disabled endpoint's replays wait, and so run.
@@ -336,9 +350,9 @@ impl Provocation {
                     .await
                     .expect(200);
                 for _ in 0..REPLAYS_MAX {
-                    assert_eq!(self.send(&rekeyed(&call)).await.status, 202);
+                    assert_eq!(self.send(&rekeyed(call)).await.status, 202);
                 }
-                self.send(&rekeyed(&call)).await
+                self.send(&rekeyed(call)).await
             }
             ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
                 world
@@ -346,7 +360,7 @@ impl Provocation {
                     .patch(endpoint_of(&call.path), &json!({"url": null}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("replayWebhookEvent", "endpoint_disabled") => {
                 world
@@ -354,12 +368,12 @@ impl Provocation {
                     .patch(endpoint_of(&call.path), &json!({"status": "disabled"}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("rotateWebhookEndpointKeys", "too_many_keys") => {
-                let mut answer = self.send(&call).await;
+                let mut answer = self.send(call).await;
                 for _ in 0..KEYS_MAX {
-                    answer = self.send(&rekeyed(&call)).await;
+                    answer = self.send(&rekeyed(call)).await;
                 }
                 answer
             }
@@ -378,7 +392,7 @@ impl Provocation {
                     _ => (json!({"url": null}), json!({"url": url})),
                 };
                 world.owner.patch(&endpoint, &spoilt).await.expect(200);
-                let answer = self.send(&call).await;
+                let answer = self.send(call).await;
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
@@ -389,14 +403,14 @@ impl Provocation {
                     .await;
                 for _ in 0..ENDPOINTS_MAX {
                     assert_eq!(
-                        rekeyed(&call)
+                        rekeyed(call)
                             .send(&world.stoa.base_url(), Some(&app.token()))
                             .await
                             .status,
                         201
                     );
                 }
-                rekeyed(&call)
+                rekeyed(call)
                     .send(&world.stoa.base_url(), Some(&app.token()))
                     .await
             }
