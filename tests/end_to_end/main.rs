@@ -11,6 +11,7 @@
 
 mod administration;
 mod architecture;
+mod commands;
 mod crashes;
 mod demo;
 mod documentation;

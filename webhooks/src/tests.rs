@@ -20,6 +20,7 @@ mod keys;
 mod lanes;
 mod life;
 mod measuring;
+mod ordering;
 mod pulling;
 mod reading;
 mod receiver;
