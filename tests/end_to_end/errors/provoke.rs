@@ -401,8 +401,11 @@ impl Provocation {
             }
             ("leaseWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/lease").unwrap();
-                let disable = world.owner.patch(endpoint, &json!({"status": "disabled"}));
-                disable.await.expect(200);
+                world
+                    .owner
+                    .patch(endpoint, &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
                 self.send(&call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
@@ -428,7 +431,7 @@ impl Provocation {
                 for _ in 0..STREAMS_MAX {
                     open.push(app.follow("/v1/events/stream", None).await);
                 }
-                let mut call = call;
+                let mut call = call.clone();
                 if operation.id == "leaseWebhookEndpoint" {
                     // Only who waits has a stream.
                     let endpoint = world.make_leased(0).await;

@@ -1,8 +1,8 @@
 //! What the tests try to get at: a merchant with something of everything, and those who may not see it.
 
 use std::{
-    collections::{BTreeSet, btree_map::Entry},
-    sync::Arc,
+    collections::{BTreeSet, VecDeque, btree_map::Entry},
+    sync::{Arc, Mutex},
 };
 
 use kernel::scope::Scope;
@@ -25,7 +25,12 @@ pub(crate) struct World {
     catalog_import: String,
     dead_letter: String,
     receiver: Receiver,
+    /// The endpoints that were made, the oldest first.
+    endpoints: Mutex<VecDeque<String>>,
 }
+
+/// Endpoints that are kept: an app may not have one for each operation and problem that there is.
+const ENDPOINTS_KEPT: usize = 40;
 
 /// What the owner calls each product.
 pub(crate) const SECRET_TITLE: &str = "Secret of the owner";
@@ -79,6 +84,7 @@ impl World {
             catalog_import: String::new(),
             dead_letter: String::new(),
             receiver,
+            endpoints: Mutex::default(),
             stoa,
             owner,
         };
@@ -127,6 +133,26 @@ impl World {
         .await
     }
 
+    /// Notes that an endpoint was made, and deletes one that nobody uses any more if there are many.
+    async fn made(&self, endpoint: &str) {
+        let oldest = {
+            let mut endpoints = self.endpoints.lock().unwrap();
+            endpoints.push_back(endpoint.to_owned());
+            let is_over = endpoints.len() > ENDPOINTS_KEPT;
+            is_over.then(|| endpoints.pop_front()).flatten()
+        };
+        if let Some(oldest) = oldest {
+            self.owner
+                .request(
+                    reqwest::Method::DELETE,
+                    &format!("/v1/webhook-endpoints/{oldest}"),
+                )
+                .send()
+                .await
+                .unwrap();
+        }
+    }
+
     /// An endpoint that has been sent something.
     async fn make_endpoint(&self) -> String {
         // With a public key too, for whoever reads those.
@@ -134,6 +160,7 @@ impl World {
             "settings": {"signature": {"schemes": ["v1", "v1a"]}}});
         let made = self.owner.post("/v1/webhook-endpoints", &input).await;
         let endpoint = text(&made.expect(201), "id");
+        self.made(&endpoint).await;
         let path = format!("/v1/webhook-endpoints/{endpoint}");
         self.owner
             .post(&format!("{path}/ping"), &Value::Null)
@@ -209,6 +236,7 @@ impl World {
         let input = json!({"eventTypes": ["order.placed"], "settings": {"pull": "lease"}});
         let endpoint = self.owner.post("/v1/webhook-endpoints", &input).await;
         let endpoint = text(&endpoint.expect(201), "id");
+        self.made(&endpoint).await;
         let path = format!("/v1/webhook-endpoints/{endpoint}");
         for _ in 0..events {
             let ping = self.owner.post(&format!("{path}/ping"), &Value::Null).await;
