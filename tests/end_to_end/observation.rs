@@ -81,14 +81,17 @@ async fn a_trace_goes_from_the_callers_request_to_the_attempts_that_it_causes() 
     client
         .endpoint(Some(receiver.url()), &["product.created"])
         .await;
-    client
+    let product = json!({"externalId": "A", "title": "A",
+        "variants": [{"sku": "A-1", "price": {"amount": "1.00", "currency": "EUR"}}]});
+    let answer = client
         .request(Method::POST, "/v1/products")
         .header("traceparent", format!("00-{TRACE}-{CALLER}-01"))
         .header("idempotency-key", new_key())
-        .json(&json!({"externalId": "A", "title": "A", "variants": []}))
+        .json(&product)
         .send()
         .await
         .unwrap();
+    assert_eq!(answer.status(), 201);
     let request = collector.span("POST /v1/products").await;
     assert_eq!(hex(&request.parent_span_id), CALLER);
     // What it caused says so, long after it was answered.

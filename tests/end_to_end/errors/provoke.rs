@@ -416,7 +416,7 @@ impl Provocation {
             ("leaseWebhookEndpoint", "lease_expired") => {
                 assert_eq!(self.send(&call).await.status, 200);
                 let locks = "update idempotency_keys set outcome = jsonb_set(outcome, '{expiresAt}', '\"2026-01-01T00:00:00Z\"') \
-                    where operation = 'webhook_endpoint.lease'";
+                    where operation = 'webhook_endpoint.lease' and jsonb_typeof(outcome) = 'object'";
                 behind_the_scenes(world, locks).await;
                 self.send(&call).await
             }
