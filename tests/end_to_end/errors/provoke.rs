@@ -6,7 +6,7 @@ use kernel::id::{AppId, MerchantId};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::Connection;
-use tests::{Answer, Client, new_key};
+use tests::{Answer, Client, new_key, wait_for};
 
 use crate::matrix::{
     document::{Call, Operation, Things},
@@ -356,6 +356,27 @@ impl Provocation {
                     assert_eq!(self.send(&rekeyed(call)).await.status, 202);
                 }
                 self.send(&rekeyed(call)).await
+            }
+            ("updateWebhookEndpoint", "too_many_replays") => {
+                world
+                    .owner
+                    .patch(&call.path, &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
+                // There must be something to catch up with.
+                world.place_order().await;
+                let events = format!("{}/events", call.path);
+                wait_for("an event that was not sent", async || {
+                    let stream = world.owner.get(&events).await.expect(200);
+                    (stream["data"].as_array().unwrap().len() > 1).then_some(())
+                })
+                .await;
+                let replays = format!("{}/replays", call.path);
+                for _ in 0..REPLAYS_MAX {
+                    world.owner.post(&replays, &json!({})).await.expect(202);
+                }
+                let enable = json!({"status": "enabled", "catchUp": "all"});
+                self.send(&call.with_body(enable)).await
             }
             ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
                 world
