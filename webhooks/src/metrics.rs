@@ -111,19 +111,6 @@ pub fn describe() {
     }
 }
 
-/// The words of errors that an attempt may end with; another one counts as `other`, so that the number of series stays what it is.
-const ERROR_WORDS: &[FailureKind] = &[
-    FailureKind::Dns,
-    FailureKind::RefusedAddress,
-    FailureKind::Connect,
-    FailureKind::Tls,
-    FailureKind::Authentication,
-    FailureKind::Timeout,
-    FailureKind::Protocol,
-    FailureKind::Transformation,
-    FailureKind::Internal,
-];
-
 /// Counts an attempt that is over: the status of its answer, or else the word of its error.
 pub fn attempt(status: Option<i32>, error: Option<&str>, duration: Duration) {
     counter!(ATTEMPTS.name, "outcome" => outcome(status, error)).increment(1);
@@ -138,9 +125,10 @@ fn outcome(status: Option<i32>, error: Option<&str>) -> &'static str {
         Some(400..=499) => "status_4xx",
         Some(500..=599) => "status_5xx",
         Some(_) => "other",
-        None => ERROR_WORDS
-            .iter()
-            .map(|kind| kind.as_str())
+        // Another word counts as `other`, so that the number of series stays what it is.
+        None => FailureKind::ALL
+            .map(FailureKind::as_str)
+            .into_iter()
             .find(|word| error == Some(*word))
             .unwrap_or("other"),
     }

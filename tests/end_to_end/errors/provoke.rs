@@ -6,7 +6,7 @@ use kernel::id::{AppId, MerchantId};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::Connection;
-use tests::{Answer, Client, new_key, wait_for};
+use tests::{Answer, Client, new_key};
 
 use crate::matrix::{
     document::{Call, Operation, Things},
@@ -19,11 +19,15 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Endpoints that an app may have for all of its merchants.
+const APP_ENDPOINTS_MAX: usize = 20;
+
 /// Streams that an app may have open at a merchant.
 const STREAMS_MAX: usize = 20;
 
 /// Replays of an endpoint that may be running at once.
 const REPLAYS_MAX: usize = 10;
+
 /// Living keys that an endpoint may have of one scheme.
 const KEYS_MAX: usize = 8;
 
@@ -327,6 +331,7 @@ impl Provocation {
     }
 
     /// The refusals of webhooks' functions.
+    #[allow(clippy::too_many_lines, reason = "a case for each refusal")]
     async fn refused_by_webhooks(
         &self,
         operation: &Operation,
@@ -344,6 +349,41 @@ impl Provocation {
                     .expect(200);
                 self.send(call).await
             }
+            (
+                "updateWebhookEndpoint" | "deleteWebhookEndpoint" | "rotateWebhookEndpointKeys",
+                "endpoint_of_app",
+            ) => {
+                world.make("awe").await;
+                let part =
+                    tests::wait_for("the merchant's part of an app's endpoint", async || {
+                        let listed = world.owner.get("/v1/webhook-endpoints?limit=250").await;
+                        let listed = listed.expect(200);
+                        let mut endpoints = listed["data"].as_array().unwrap().iter();
+                        endpoints
+                            .find(|endpoint| endpoint["appEndpointId"].is_string())
+                            .map(|endpoint| text(endpoint, "id"))
+                    })
+                    .await;
+                self.send(&operation.call(&Things::from([("whe".to_owned(), part)])))
+                    .await
+            }
+            ("updateWebhookEndpoint", "too_many_replays") => {
+                // A disabled endpoint's replays wait, and so run; what it misses meanwhile would be one more.
+                let disable = json!({"status": "disabled"});
+                world.owner.patch(&call.path, &disable).await.expect(200);
+                let replays = format!("{}/replays", call.path);
+                for _ in 0..REPLAYS_MAX {
+                    world.owner.post(&replays, &json!({})).await.expect(202);
+                }
+                let endpoint = call.path.rsplit('/').next().unwrap();
+                let before = world.owner.stream(endpoint).await.len();
+                world.place_order().await;
+                tests::wait_for("an event that the endpoint misses", async || {
+                    (world.owner.stream(endpoint).await.len() > before).then_some(())
+                })
+                .await;
+                self.send(call).await
+            }
             ("startWebhookReplay", "too_many_replays") => {
                 // A disabled endpoint's replays wait, and so run.
                 let endpoint = call.path.strip_suffix("/replays").unwrap();
@@ -356,27 +396,6 @@ impl Provocation {
                     assert_eq!(self.send(&rekeyed(call)).await.status, 202);
                 }
                 self.send(&rekeyed(call)).await
-            }
-            ("updateWebhookEndpoint", "too_many_replays") => {
-                world
-                    .owner
-                    .patch(&call.path, &json!({"status": "disabled"}))
-                    .await
-                    .expect(200);
-                // There must be something to catch up with.
-                world.place_order().await;
-                let events = format!("{}/events", call.path);
-                wait_for("an event that was not sent", async || {
-                    let stream = world.owner.get(&events).await.expect(200);
-                    (stream["data"].as_array().unwrap().len() > 1).then_some(())
-                })
-                .await;
-                let replays = format!("{}/replays", call.path);
-                for _ in 0..REPLAYS_MAX {
-                    world.owner.post(&replays, &json!({})).await.expect(202);
-                }
-                let enable = json!({"status": "enabled", "catchUp": "all"});
-                self.send(&call.with_body(enable)).await
             }
             ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
                 world
@@ -394,7 +413,7 @@ impl Provocation {
                     .expect(200);
                 self.send(call).await
             }
-            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+            ("rotateWebhookEndpointKeys" | "rotateAppWebhookEndpointKeys", "too_many_keys") => {
                 let mut answer = self.send(call).await;
                 for _ in 0..KEYS_MAX {
                     answer = self.send(&rekeyed(call)).await;
@@ -422,12 +441,9 @@ impl Provocation {
             }
             ("leaseWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/lease").unwrap();
-                world
-                    .owner
-                    .patch(endpoint, &json!({"status": "disabled"}))
-                    .await
-                    .expect(200);
-                self.send(&call).await
+                let disable = json!({"status": "disabled"});
+                world.owner.patch(endpoint, &disable).await.expect(200);
+                self.send(call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
                 let endpoint = world.make("whe").await;
@@ -435,15 +451,15 @@ impl Provocation {
                 self.send(&operation.call(&things)).await
             }
             ("leaseWebhookEndpoint", "lease_expired") => {
-                assert_eq!(self.send(&call).await.status, 200);
+                assert_eq!(self.send(call).await.status, 200);
                 let locks = "update idempotency_keys set outcome = jsonb_set(outcome, '{expiresAt}', '\"2026-01-01T00:00:00Z\"') \
                     where operation = 'webhook_endpoint.lease' and jsonb_typeof(outcome) = 'object'";
                 behind_the_scenes(world, locks).await;
-                self.send(&call).await
+                self.send(call).await
             }
             ("acknowledgeLeasedEvents" | "releaseLeasedEvents", "lease_expired") => {
-                assert_eq!(self.send(&call).await.status, 200);
-                self.send(&rekeyed(&call)).await
+                assert_eq!(self.send(call).await.status, 200);
+                self.send(&rekeyed(call)).await
             }
             (_, "too_many_streams") => {
                 let merchant = &world.owner.credentials.merchant;
@@ -463,12 +479,16 @@ impl Provocation {
                 }
                 call.send(&world.stoa.base_url(), Some(&app.token())).await
             }
-            ("createWebhookEndpoint", "too_many_endpoints") => {
+            ("createWebhookEndpoint" | "createAppWebhookEndpoint", "too_many_endpoints") => {
                 let app = world
                     .stoa
                     .client_of(&world.owner.credentials.merchant, &every_scope(), &[])
                     .await;
-                for _ in 0..ENDPOINTS_MAX {
+                let most = match operation.id.as_str() {
+                    "createAppWebhookEndpoint" => APP_ENDPOINTS_MAX,
+                    _ => ENDPOINTS_MAX,
+                };
+                for _ in 0..most {
                     assert_eq!(
                         rekeyed(call)
                             .send(&world.stoa.base_url(), Some(&app.token()))
