@@ -6,9 +6,15 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
-use crate::config::{LogFormat, Logging};
+use crate::{
+    config::{LogFormat, Logging},
+    traces::{Traces, is_exported},
+};
 
 mod admin;
 mod dead_letters;
@@ -37,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves the API, relays events and delivers webhooks.
-    Serve(crate::config::Serve),
+    Serve(Box<crate::config::Serve>),
     /// Brings the schema up to date.
     Migrate(crate::config::Storage),
     /// Manages merchants.
@@ -100,7 +106,6 @@ pub fn main() -> ExitCode {
         Command::Serve(_) => "info,sqlx=warn",
         _ => "warn",
     };
-    start_log(&cli.logging, filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -108,7 +113,20 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&error),
     };
-    match runtime.block_on(run(cli.command)) {
+    let traces = match &cli.command {
+        Command::Serve(serve) => Traces::start(&serve.observation, runtime.handle()),
+        _ => Ok(None),
+    };
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(error) => return report(&error),
+    };
+    start_log(&cli.logging, filter, traces.as_ref());
+    let outcome = runtime.block_on(run(cli.command));
+    if let Some(traces) = traces {
+        traces.stop();
+    }
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&*error),
     }
@@ -116,7 +134,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> CommandResult {
     match command {
-        Command::Serve(serve) => serve::run(serve).await,
+        Command::Serve(serve) => serve::run(*serve).await,
         Command::Migrate(storage) => migrate::run(storage).await,
         Command::Merchant(command) => command.run().await,
         Command::App(command) => command.run().await,
@@ -137,16 +155,34 @@ async fn run(command: Command) -> CommandResult {
     }
 }
 
-/// Logs go to standard error: standard output belongs to what a command prints for others.
-fn start_log(logging: &Logging, default: &str) {
+/// Logs go to standard error: standard output belongs to what a command prints for others. What is logged does not depend on what is traced.
+fn start_log(logging: &Logging, default: &str, traces: Option<&Traces>) {
     let filter = EnvFilter::new(logging.log.as_deref().unwrap_or(default));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let registry = tracing_subscriber::registry();
+    let Some(traces) = traces else {
+        // Filtered as a whole, so that a span which nobody reads is not even made.
+        return registry.with(filter).with(log_layer(logging)).init();
+    };
+    let exported = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter_fn(is_exported));
+    let log = log_layer(logging).with_filter(filter);
+    registry.with(exported).with(log).init();
+}
+
+fn log_layer<S>(logging: &Logging) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    let log = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match logging.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     }
 }
 

@@ -174,6 +174,14 @@ pub struct Observation {
     /// The address to answer `GET /metrics` on, such as `127.0.0.1:9464`. Whoever reaches it needs no token. Default: none.
     #[arg(long, env = "STOA_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
+
+    /// The address of a collector that takes traces by OTLP over HTTP, such as `http://127.0.0.1:4318`. Default: none.
+    #[arg(long, env = "STOA_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Url>,
+
+    /// Of how many in a hundred requests a trace is made; one that comes with a trace of its client's goes by that.
+    #[arg(long, env = "STOA_OTLP_SAMPLE_PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub otlp_sample_percent: u8,
 }
 
 /// An OpenID provider through which people may sign on; none unless it is named.

@@ -14,6 +14,7 @@ mod metrics;
 pub mod openapi;
 pub mod private_postgres;
 mod rest;
+mod traces;
 
 /// Every kind of problem that the API can answer with.
 pub(crate) fn problem_types() -> impl Iterator<Item = &'static kernel::problem::ProblemType> {

@@ -21,5 +21,6 @@ pub mod problem;
 pub mod scope;
 #[cfg(feature = "test-support")]
 pub mod test_database;
+pub mod trace;
 pub mod validation;
 pub mod version;

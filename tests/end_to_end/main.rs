@@ -25,6 +25,7 @@ mod interop;
 mod login;
 mod logistics_app;
 mod matrix;
+mod observation;
 mod operation;
 mod pages;
 mod real_data;

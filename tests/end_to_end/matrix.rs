@@ -223,13 +223,12 @@ async fn another_merchants_token_finds_nothing_and_changes_nothing() {
         if operation == "getWebhookEndpointHealth" {
             continue;
         }
-        if operation.ends_with("Events") && before["data"].is_array() {
-            // What is on its way to feed and stream may come meanwhile.
-            let (before, after) = (
-                before["data"].as_array().unwrap(),
-                after["data"].as_array().unwrap(),
-            );
-            assert!(after.starts_with(before), "{operation}");
+        if operation.ends_with("Events") {
+            // What is on its way to feed and stream may come meanwhile; of a stream that is held open, no page was read.
+            let data = (before["data"].as_array(), after["data"].as_array());
+            if let (Some(before), Some(after)) = data {
+                assert!(after.starts_with(before), "{operation}");
+            }
         } else if OF_THE_ENGINE.contains(&operation.as_str()) {
             // What waits is sent meanwhile.
         } else {

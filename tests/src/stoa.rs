@@ -39,6 +39,8 @@ pub struct StoaOptions {
     pub refuse_private_targets: bool,
     /// What to log; warnings if nothing is said.
     pub log: Option<String>,
+    /// Further arguments of `stoa serve`.
+    pub arguments: Vec<String>,
 }
 
 /// A running `stoa serve`. Ended by kill -9 when dropped; its private PostgreSQL follows it.
@@ -448,6 +450,7 @@ fn spawn(binary: &Path, options: &StoaOptions, data_dir: &Path, port: u16) -> Ch
                 .iter()
                 .flat_map(|schedule| ["--retry-schedule-s", schedule]),
         )
+        .args(&options.arguments)
         .args(options.role.iter().flat_map(|role| ["--role", role]))
         .stdout(Stdio::null());
     command.spawn().unwrap()

@@ -142,6 +142,8 @@ pub struct Request {
     pub content_encoding: Option<&'static str>,
     /// The very bytes that were signed.
     pub body: Bytes,
+    /// Where it is in its trace: the header `traceparent`.
+    pub trace_parent: Option<String>,
 }
 
 impl Client {
@@ -280,6 +282,11 @@ impl Client {
         );
         if let Some(encoding) = request.content_encoding {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        if let Some(parent) = request.trace_parent {
+            let parent = HeaderValue::try_from(parent)
+                .map_err(|error| Failure::new(FailureKind::Internal, &error))?;
+            headers.insert(kernel::trace::HEADER, parent);
         }
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);

@@ -60,6 +60,9 @@ pub(crate) struct Event {
     /// The personal part of `data`, which dead letters keep in columns of their own.
     #[serde(skip)]
     pub(crate) personal: Option<Sealed>,
+    /// The trace that its attempts belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_parent: Option<String>,
 }
 
 impl Event {
@@ -80,6 +83,7 @@ impl Event {
             request: None,
             occurred_at: now,
             personal: None,
+            trace_parent: None,
         }
     }
 }
@@ -325,6 +329,7 @@ mod tests {
                 subject: DataSubjectId::new(now()),
                 bytes: vec![1],
             }),
+            trace_parent: None,
         }
     }
 

@@ -27,6 +27,7 @@ pub mod sign;
 pub mod sink;
 pub mod stream;
 pub mod timeline;
+mod trace;
 pub mod worker;
 
 #[cfg(test)]

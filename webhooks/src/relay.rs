@@ -195,6 +195,7 @@ impl Relay {
     async fn turn(&self, merchant: MerchantId) -> bool {
         match self.pass(merchant).await {
             Ok(moved) => {
+                crate::metrics::relayed(moved.events);
                 // Also when nothing was moved: the announcement may have been of a replay.
                 self.wake.wake();
                 if let Some(hub) = self.hub.as_ref().filter(|_| moved.events > 0) {

@@ -7,7 +7,7 @@
 //! No personal data is shown here, to anybody: an attempt's body is rendered again without the personal part of its event, and what receivers have
 //! answered was [masked](mask) before it was kept. Every read is bounded, whatever the length of the histories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map::Entry as Slot};
 
 use kernel::{
     actor::Actor,
@@ -343,6 +343,8 @@ pub struct SentRequest {
     /// The beginning of its body, uncompressed, with the event as you may see it now.
     #[schema(example = "{\"id\":\"evt_01jd3x5k8vfm7b2c9q0r4t6w8y\",\"type\":\"order.placed\"")]
     pub body_excerpt: String,
+    /// Whether it went as one of several events in one request: here it is alone.
+    pub is_batch: bool,
     /// Whether the event has a personal part, such as a customer's name and address. The receiver may have been sent it; here it is left out.
     pub has_personal_part: bool,
 }
@@ -375,14 +377,23 @@ pub async fn get(
     if let Some(event) = event {
         timeline.push(Entry::new(event.occurred_at, EntryKind::Occurred));
     }
+    // Rendered once for each version of the endpoint, however many attempts there were.
+    let mut sent: HashMap<Option<i64>, request::Sent> = HashMap::new();
     for attempt in attempts {
-        let version = attempt
-            .endpoint_version
-            .and_then(|version| versions.get(&version));
-        let request = event
-            .zip(hydrated.receivers.get(&endpoint))
-            .map(|(event, receiver)| request::render(merchant, event, receiver, &attempt, version))
-            .transpose()?;
+        let version = attempt.endpoint_version;
+        if let (Some(event), Some(receiver), Slot::Vacant(vacant)) = (
+            event,
+            hydrated.receivers.get(&endpoint),
+            sent.entry(version),
+        ) {
+            let unknown = store::Version::default();
+            let version = version.and_then(|version| versions.get(&version));
+            let version = version.unwrap_or(&unknown);
+            vacant.insert(request::Sent::render(
+                merchant, event, sequence, receiver, version,
+            )?);
+        }
+        let request = sent.get(&version).map(|sent| sent.at(&attempt));
         timeline.push(Entry {
             request,
             attempt: Some(attempt.clone()),

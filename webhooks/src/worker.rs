@@ -23,6 +23,7 @@ use kernel::{
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     client::{Client, Failure, FailureKind, Outcome, Request},
@@ -30,8 +31,9 @@ use crate::{
     metrics,
     relay::{LANES_CHANNEL, Wake},
     render::{Encoded, batch_body},
-    retry::{Decision, Jitter, Schedule, decide},
+    retry::{DeadLetterReason, Decision, Jitter, Schedule, decide},
     timeline::mask,
+    trace,
 };
 
 mod backend;
@@ -190,9 +192,16 @@ struct Parts {
 async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let started_at = parts.clock.now();
     // A fault of ours in one event counts as a failed attempt of it, so that it ends among the dead letters instead of being met for ever.
-    let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
-        .catch_unwind()
-        .await;
+    let span = span_of(&job);
+    let sent = AssertUnwindSafe(attempt(
+        &job,
+        &parts.client,
+        started_at,
+        trace::header(&span),
+    ))
+    .catch_unwind()
+    .instrument(span.clone())
+    .await;
     let (mut outcome, request_bytes) =
         sent.unwrap_or_else(|_| (failed(internal("the delivery panicked")), 0));
     let ended_at = parts.clock.now();
@@ -202,6 +211,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         Err(failure) => (None, Some(failure.kind.as_str())),
     };
     metrics::attempt(status, error, outcome.duration);
+    trace::ended(&span, status, error);
     let Job {
         lease,
         items,
@@ -214,6 +224,11 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         .map(|item| {
             let number = u32::try_from(item.number).unwrap_or(u32::MAX);
             let decision = decide(schedule, number, &outcome, ended_at, Jitter::random());
+            match decision {
+                Decision::DeadLetter(reason) => metrics::dead_letter(reason),
+                Decision::DisableEndpoint => metrics::dead_letter(DeadLetterReason::EndpointGone),
+                Decision::Delivered | Decision::RetryAt(_) => {}
+            }
             let report = Report {
                 lease,
                 sequence: item.sequence,
@@ -258,10 +273,29 @@ fn ending(outcome: &Outcome, reports: &[Report], now: Timestamp) -> Ending {
     }
 }
 
+/// The span of a request in the trace of its event; of its first event, if it has several.
+fn span_of(job: &Job) -> Span {
+    let Some(first) = job.items.first() else {
+        return Span::none();
+    };
+    trace::attempt(
+        first.event.trace_parent.as_deref(),
+        first.event.id,
+        job.lease.endpoint,
+        first.number,
+    )
+}
+
 /// Sends a request, and says how many bytes its body had.
-async fn attempt(job: &Job, client: &Client, now: Timestamp) -> (Outcome, i32) {
+async fn attempt(
+    job: &Job,
+    client: &Client,
+    now: Timestamp,
+    trace_parent: Option<String>,
+) -> (Outcome, i32) {
     match prepare(job, now) {
-        Ok(request) => {
+        Ok(mut request) => {
+            request.trace_parent = trace_parent;
             let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
             (client.post(request).await, bytes)
         }
@@ -319,6 +353,7 @@ fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
         signature,
         content_encoding,
         body,
+        trace_parent: None,
     })
 }
 

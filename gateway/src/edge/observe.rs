@@ -12,8 +12,9 @@ use kernel::{
     clock::Clock,
     id::RequestId,
     problem::{self, Problem},
+    trace::{self, Carried, TraceParent},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     caller::{TrustedProxies, caller_of},
@@ -59,14 +60,18 @@ pub(crate) async fn observe(
         .extensions()
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned());
-    let span = tracing::info_span!("request", request.id = %id);
+    let (span, carried) = span_of(&request, id, route.as_deref());
     let response = match wrong_version(&request) {
         Some(fault) => fault.into_response(),
         None => next.run(request).instrument(span.clone()).await,
     };
+    drop(carried);
     let mut response = fault::render(as_problem(response), id, &headers);
     let _entered = span.enter();
     let status = response.status().as_u16();
+    if trace::is_on() {
+        span.record("http.response.status_code", status);
+    }
     let route = route.as_deref().unwrap_or("-");
     let duration_ms = clock.now().since(started).as_millis();
     match response.extensions().get::<Arc<Problem>>() {
@@ -91,6 +96,28 @@ pub(crate) async fn observe(
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// The span of a request. Where traces are exported, it joins the one that the client names, and what the request causes goes on in it.
+fn span_of(request: &Request, id: RequestId, route: Option<&str>) -> (Span, Option<Carried>) {
+    if !trace::is_on() {
+        return (tracing::info_span!("request", request.id = %id), None);
+    }
+    let name = format!("{} {}", request.method(), route.unwrap_or("-"));
+    let span = tracing::info_span!(
+        "request",
+        request.id = %id,
+        otel.name = name,
+        otel.kind = "server",
+        http.response.status_code = Empty,
+    );
+    let parent = request.headers().get(trace::HEADER);
+    if let Some(parent) = parent.and_then(|value| value.to_str().ok()?.parse::<TraceParent>().ok())
+    {
+        parent.adopt(&span);
+    }
+    let carried = TraceParent::of(&span).map(|own| trace::carry(id, own));
+    (span, carried)
 }
 
 fn wrong_version(request: &Request) -> Option<Fault> {

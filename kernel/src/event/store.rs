@@ -63,15 +63,17 @@ pub(super) async fn insert(
                 .map(|personal| personal.sealed.as_slice())
         })
         .collect();
+    let traces = crate::trace::of_requests(requests);
     sqlx::query!(
         "insert into outbox
             (merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal,
-             request_id, occurred_at, priority)
-        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id, $13,
-            $14
-        from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bytea[], $12::uuid[])
+             request_id, trace_parent, occurred_at, priority)
+        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id,
+            trace_parent, $13, $14
+        from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bytea[],
+            $12::uuid[], $15::text[])
             as event
-                (id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id)
+                (id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id, trace_parent)
         on conflict (merchant_id, id) do nothing",
         merchant as MerchantId,
         &ids as &[EventId],
@@ -87,6 +89,7 @@ pub(super) async fn insert(
         requests as &[RequestId],
         now as Timestamp,
         priority.number(),
+        &traces as &[Option<String>],
     )
     .execute(tx)
     .await?;

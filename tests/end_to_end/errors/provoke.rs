@@ -118,7 +118,7 @@ impl Provocation {
                     .right(operation)
                     .await
                     .with_body(json!({"title": "x".repeat(TOO_LARGE_BYTES)}));
-                vec![self.send(&call).await]
+                vec![self.send(call).await]
             }
             "idempotency_key_required" => self.unkeyed(operation).await,
             "idempotency_key_reused" => vec![self.reused(operation).await],
@@ -126,12 +126,12 @@ impl Provocation {
                 let call = self.right(operation).await;
                 if operation.subject().is_none() {
                     // What it makes must be there before it can have moved on.
-                    assert!(self.send(&call).await.status.is_success());
+                    assert!(self.send(call).await.status.is_success());
                 }
                 let call = call.with_header("if-match", "\"99\"");
                 vec![
                     self.send(&if operation.needs("Idempotency-Key") {
-                        rekeyed(&call)
+                        rekeyed(call)
                     } else {
                         call
                     })
@@ -147,7 +147,7 @@ impl Provocation {
             // The document's own ids are of nothing.
             let mut call = self.right(operation).await;
             call.path = operation.call(&examples(operation)).path;
-            return self.send(&call).await;
+            return self.send(call).await;
         }
         if !operation.needs("Idempotency-Key") {
             return self
@@ -215,17 +215,17 @@ impl Provocation {
             let mut call = call.clone();
             call.query
                 .push(("colourOfTheMoon".to_owned(), "red".to_owned()));
-            answers.push(self.send(&call).await);
+            answers.push(self.send(call).await);
         }
         if operation.takes("limit") {
             let mut call = call.clone();
             call.query.push(("limit".to_owned(), "0".to_owned()));
-            answers.push(self.send(&call).await);
+            answers.push(self.send(call).await);
         }
         if operation.takes("cursor") {
             let mut call = call;
             call.query.push(("cursor".to_owned(), "%".to_owned()));
-            answers.push(self.send(&call).await);
+            answers.push(self.send(call).await);
         }
         answers
     }
@@ -235,7 +235,7 @@ impl Provocation {
         let mut answers = Vec::new();
         if operation.needs("Idempotency-Key") {
             call.headers.remove("idempotency-key");
-            answers.push(self.send(&call).await);
+            answers.push(self.send(call).await);
         }
         answers.push(
             self.send(&call.with_header("idempotency-key", &"k".repeat(256)))
@@ -249,9 +249,9 @@ impl Provocation {
             .right(operation)
             .await
             .with_header("idempotency-key", &new_key());
-        let done = self.send(&call).await;
+        let done = self.send(call).await;
         assert!(done.status.is_success(), "{}: {}", operation.id, done.text);
-        let replay = self.send(&call).await;
+        let replay = self.send(call).await;
         assert_eq!(
             (replay.status, &replay.headers["idempotent-replayed"]),
             (done.status, &"true".parse().unwrap()),
@@ -296,8 +296,8 @@ impl Provocation {
                     .await
             }
             ("placeOrder", "external_id_taken") => {
-                assert_eq!(self.send(&call).await.status, 201);
-                self.send(&rekeyed(&call)).await
+                assert_eq!(self.send(call).await.status, 201);
+                self.send(&rekeyed(call)).await
             }
             ("setInventory", "stock_out_of_range") => {
                 let entry = &call.body.as_ref().unwrap()["entries"][0];
@@ -326,6 +326,21 @@ impl Provocation {
                 assert_eq!(self.send(&cancel.call(&things)).await.status, 200);
                 self.send(&operation.call(&things)).await
             }
+            _ => return self.refused_by_webhooks(operation, slug, &call).await,
+        };
+        vec![answer]
+    }
+
+    /// The refusals of webhooks' functions.
+    #[allow(clippy::too_many_lines, reason = "a case for each refusal")]
+    async fn refused_by_webhooks(
+        &self,
+        operation: &Operation,
+        slug: &str,
+        call: &Call,
+    ) -> Vec<Answer> {
+        let world = &self.world;
+        let answer = match (operation.id.as_str(), slug) {
             ("pingWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/ping").unwrap();
                 world
@@ -333,7 +348,7 @@ impl Provocation {
                     .patch(endpoint, &json!({"status": "disabled"}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             (
                 "updateWebhookEndpoint" | "deleteWebhookEndpoint" | "rotateWebhookEndpointKeys",
@@ -368,7 +383,7 @@ impl Provocation {
                     (world.owner.stream(endpoint).await.len() > before).then_some(())
                 })
                 .await;
-                self.send(&call).await
+                self.send(call).await
             }
             ("startWebhookReplay", "too_many_replays") => {
                 // A disabled endpoint's replays wait, and so run.
@@ -379,9 +394,9 @@ impl Provocation {
                     .await
                     .expect(200);
                 for _ in 0..REPLAYS_MAX {
-                    assert_eq!(self.send(&rekeyed(&call)).await.status, 202);
+                    assert_eq!(self.send(&rekeyed(call)).await.status, 202);
                 }
-                self.send(&rekeyed(&call)).await
+                self.send(&rekeyed(call)).await
             }
             ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
                 world
@@ -389,7 +404,7 @@ impl Provocation {
                     .patch(endpoint_of(&call.path), &json!({"url": null}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("replayWebhookEvent", "endpoint_disabled") => {
                 world
@@ -397,12 +412,12 @@ impl Provocation {
                     .patch(endpoint_of(&call.path), &json!({"status": "disabled"}))
                     .await
                     .expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("rotateWebhookEndpointKeys" | "rotateAppWebhookEndpointKeys", "too_many_keys") => {
-                let mut answer = self.send(&call).await;
+                let mut answer = self.send(call).await;
                 for _ in 0..KEYS_MAX {
-                    answer = self.send(&rekeyed(&call)).await;
+                    answer = self.send(&rekeyed(call)).await;
                 }
                 answer
             }
@@ -421,7 +436,7 @@ impl Provocation {
                     _ => (json!({"url": null}), json!({"url": url})),
                 };
                 world.owner.patch(&endpoint, &spoilt).await.expect(200);
-                let answer = self.send(&call).await;
+                let answer = self.send(call).await;
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
@@ -429,7 +444,7 @@ impl Provocation {
                 let (endpoint, _) = call.path.rsplit_once('/').unwrap();
                 let disabled = json!({"status": "disabled"});
                 world.owner.patch(endpoint, &disabled).await.expect(200);
-                self.send(&call).await
+                self.send(call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
                 let endpoint = world.make("whe").await;
@@ -437,15 +452,15 @@ impl Provocation {
                 self.send(&operation.call(&things)).await
             }
             ("leaseWebhookEndpoint", "lease_expired") => {
-                assert_eq!(self.send(&call).await.status, 200);
+                assert_eq!(self.send(call).await.status, 200);
                 let locks = "update idempotency_keys set outcome = jsonb_set(outcome, '{expiresAt}', '\"2026-01-01T00:00:00Z\"') \
                     where operation = 'webhook_endpoint.lease' and not refused";
                 behind_the_scenes(world, locks).await;
-                self.send(&call).await
+                self.send(call).await
             }
             ("acknowledgeLeasedEvents" | "releaseLeasedEvents", "lease_expired") => {
-                assert_eq!(self.send(&call).await.status, 200);
-                self.send(&rekeyed(&call)).await
+                assert_eq!(self.send(call).await.status, 200);
+                self.send(&rekeyed(call)).await
             }
             (_, "too_many_streams") => {
                 let merchant = &world.owner.credentials.merchant;
@@ -454,7 +469,7 @@ impl Provocation {
                 for _ in 0..STREAMS_MAX {
                     open.push(app.follow("/v1/events/stream", None).await);
                 }
-                let mut call = call;
+                let mut call = call.clone();
                 if operation.id == "leaseWebhookEndpoint" {
                     // Only who waits has a stream.
                     let endpoint = world.make_leased(0).await;
@@ -476,14 +491,14 @@ impl Provocation {
                 };
                 for _ in 0..most {
                     assert_eq!(
-                        rekeyed(&call)
+                        rekeyed(call)
                             .send(&world.stoa.base_url(), Some(&app.token()))
                             .await
                             .status,
                         201
                     );
                 }
-                rekeyed(&call)
+                rekeyed(call)
                     .send(&world.stoa.base_url(), Some(&app.token()))
                     .await
             }
@@ -501,7 +516,7 @@ impl Provocation {
             .right(operation)
             .await
             .with_header("idempotency-key", &self.locked_key);
-        (operation, self.send(&call).await)
+        (operation, self.send(call).await)
     }
 }
 

@@ -92,6 +92,7 @@ fn request_to(destination: Arc<Destination>) -> Request {
         timestamp_seconds: 1_700_000_000,
         signature: "v1,abc".to_owned(),
         content_encoding: None,
+        trace_parent: None,
         body: Bytes::from_static(b"{\"a\":1}"),
     }
 }

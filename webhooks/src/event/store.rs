@@ -38,7 +38,8 @@ pub(crate) async fn select(
             subject_id as "subject_id: DataSubjectId",
             personal,
             request_id as "request_id: RequestId",
-            occurred_at as "occurred_at: Timestamp"
+            occurred_at as "occurred_at: Timestamp",
+            trace_parent
         from events
         where merchant_id = any($1)
             and id = any($2)"#,
@@ -64,6 +65,7 @@ pub(crate) async fn select(
             .subject_id
             .zip(row.personal)
             .map(|(subject, bytes)| Sealed { subject, bytes }),
+        trace_parent: row.trace_parent,
     });
     Ok(events.map(|event| (event.id, event)).collect())
 }

@@ -40,6 +40,7 @@ fn event(kind: &str, data: &Value, personal: bool) -> Event {
             subject: DataSubjectId::new(now()),
             bytes: vec![1],
         }),
+        trace_parent: None,
     }
 }
 

@@ -163,6 +163,7 @@ pub(super) async fn batch(
             request: row.request_id,
             occurred_at: row.occurred_at,
             personal: None,
+            trace_parent: None,
         },
     });
     Ok(entries.collect())
