@@ -24,6 +24,8 @@ alter table endpoints add column app_endpoint_id uuid;
 alter table endpoints add column verified_at timestamptz;
 -- The stream's last number when the endpoint was disabled: what came after it was not queued.
 alter table endpoints add column disabled_at_sequence bigint;
+-- Enabling and disabling lock the cursor, so that no relay that saw the endpoint otherwise numbers beside them.
+grant update on endpoint_cursors to stoa_api;
 create unique index endpoints_app_endpoint on endpoints (merchant_id, app_endpoint_id) where app_endpoint_id is not null;
 
 -- Global: an app's endpoint for all of its installs. Each merchant that has granted the app gets an endpoint, a stream and a lane of its own from it.
@@ -139,14 +141,24 @@ alter table deliveries add column lease_id uuid;
 alter table deliveries add constraint deliveries_priority check (priority in (0, 1));
 create index deliveries_turn on deliveries (merchant_id, endpoint_id, priority, due_at, sequence);
 create index deliveries_resource on deliveries (merchant_id, endpoint_id, resource_key, sequence) where resource_key is not null;
+-- What a lease still holds.
+create index deliveries_lease on deliveries (merchant_id, endpoint_id, lease_id) where lease_id is not null;
 drop index deliveries_due;
+-- Requests of pull consumers give up on what was leased too often.
+grant insert on dead_letters to stoa_api;
 
 -- How often the lane's circuit breaker has opened since its endpoint last accepted something; the next owner begins there. 0: it is closed.
 alter table lanes add column breaker_count integer not null default 0;
+-- While it is open: until when nothing is sent, whatever is added.
+alter table lanes add column rest_until timestamptz;
 
 -- Which version of its endpoint an attempt was made for, and how many bytes it sent.
 alter table attempts add column endpoint_version bigint;
 alter table attempts add column request_bytes integer;
+-- By which an endpoint's attempts are listed, the newest first. Without it, a quiet endpoint's would have to be looked for among all of its merchant's.
+create index attempts_endpoint on attempts (merchant_id, endpoint_id, id);
+-- By which an endpoint's last errors are found, however much went well since.
+create index attempts_failed on attempts (merchant_id, endpoint_id, id) where status is null or status not between 200 and 299;
 
 -- Replays of a part of a stream: worked off in the background, in the order of sequences, at the priority of bulk.
 create table replays (
@@ -161,6 +173,8 @@ create table replays (
     position bigint not null,
     until_sequence bigint not null,
     queued_count bigint not null,
+    -- Numbers gone through whose events retention had dropped.
+    expired_count bigint not null default 0,
     created_at timestamptz not null,
     updated_at timestamptz not null,
     constraint replays_pkey primary key (merchant_id, id),
@@ -174,6 +188,10 @@ create policy replays_api on replays to stoa_api
 create policy replays_worker on replays to stoa_worker using (true) with check (true);
 grant select, insert, update, delete on replays to stoa_api;
 grant select, update on replays to stoa_worker;
+
+-- By which replays and timelines find the dead letters of numbers of a stream, and replays mark those that they have queued again.
+create index dead_letters_sequence on dead_letters (merchant_id, endpoint_id, sequence);
+grant update on dead_letters to stoa_worker;
 
 -- Global: replays that are running, found without looking into tenants.
 create table replay_hints (

@@ -87,6 +87,18 @@ pub struct Serve {
     /// Where staff may sign in too.
     #[command(flatten)]
     pub upstream: Upstream,
+
+    /// What operators see of it.
+    #[command(flatten)]
+    pub observation: Observation,
+}
+
+/// What operators see of a process.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Observation {
+    /// The address to answer `GET /metrics` on, such as `127.0.0.1:9464`. Whoever reaches it needs no token. Default: none.
+    #[arg(long, env = "STOA_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// An OpenID provider through which people may sign on; none unless it is named.
@@ -157,6 +169,12 @@ pub struct Delivery {
     /// may register an endpoint.
     #[arg(long, env = "STOA_ALLOW_PRIVATE_TARGETS", default_value_t = false)]
     pub allow_private_targets: bool,
+
+    /// A proxy that webhooks leave by, as `http://proxy.example:3128`, asked by `CONNECT` for `https:` endpoints. It must refuse your own networks as well:
+    /// Stoa refuses addresses and names of its own networks before it asks, but the proxy resolves the name again. Default: none, and none from the
+    /// environment.
+    #[arg(long, env = "STOA_WEBHOOK_PROXY", hide_env_values = true)]
+    pub webhook_proxy: Option<webhooks::client::EgressProxy>,
 
     /// Pauses between attempts in seconds, such as `5,30,120`; after the last one a delivery becomes a dead letter. Default: an exponential schedule
     /// over three days.

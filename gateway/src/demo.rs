@@ -81,10 +81,12 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         public_url: None,
         trusted_proxies: 0,
         upstream: crate::config::Upstream::default(),
+        observation: crate::config::Observation::default(),
         role: ProcessRole::All,
         database_connections: DATABASE_CONNECTIONS,
         delivery: Delivery {
             allow_private_targets: true,
+            webhook_proxy: None,
             retry_schedule_s: Some(RETRY_SCHEDULE_S.to_vec()),
             event_retention_days: EVENT_RETENTION_DAYS,
         },

@@ -10,6 +10,7 @@ pub mod config;
 mod demo;
 mod edge;
 pub mod feed;
+mod metrics;
 pub mod openapi;
 pub mod private_postgres;
 mod rest;

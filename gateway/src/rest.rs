@@ -23,15 +23,20 @@ use crate::edge::{
 mod audit_entries;
 mod catalog_imports;
 mod customers;
+mod event_streams;
 mod events;
 mod fulfillments;
 mod inventory;
+mod leases;
 mod locations;
 mod orders;
 mod parameters;
 mod products;
 mod service;
+mod webhook_deliveries;
 mod webhook_endpoints;
+mod webhook_replays;
+mod webhook_keys;
 
 pub(crate) use service::Health;
 
@@ -52,6 +57,10 @@ pub(crate) struct Services {
     pub(crate) placing: Groups<commerce::order::Place>,
     /// Tells the relay of committed events.
     pub(crate) announcer: kernel::event::Announcer,
+    /// Hands events out to pull consumers.
+    pub(crate) leasing: webhooks::pull::Leasing,
+    /// Follows streams as they grow.
+    pub(crate) streams: webhooks::follow::Streams,
     /// What an endpoint's address may be.
     pub(crate) address_policy: webhooks::client::AddressPolicy,
 }
@@ -97,13 +106,26 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(fulfillments::routes())
         .merge(customers::routes())
         .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
+        .merge(webhook_replays::routes())
+        .merge(webhook_keys::routes())
+        .merge(leases::routes())
         .merge(events::routes())
+        .merge(event_streams::routes())
         .merge(audit_entries::routes())
 }
 
 /// The routes under `/v1`, to be put behind authentication.
 pub(crate) fn router(services: Services) -> Router {
     versioned().with_state(services).split_for_parts().0
+}
+
+/// The routes that need no token, but work with what the others do.
+pub(crate) fn public_router(services: Services) -> Router {
+    webhook_keys::public_routes()
+        .with_state(services)
+        .split_for_parts()
+        .0
 }
 
 /// The routes of the service itself.
@@ -115,6 +137,7 @@ pub(crate) fn service_router(health: Health) -> Router {
 pub(crate) fn describe(base: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let (_, versioned) = OpenApiRouter::<Services>::with_openapi(base)
         .merge(versioned())
+        .merge(webhook_keys::public_routes())
         .split_for_parts();
     let (_, service) = OpenApiRouter::<Health>::with_openapi(versioned)
         .merge(service::routes())

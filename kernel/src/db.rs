@@ -10,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, Executor, PgConnection, PgPool, Postgres,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
+use uuid::Uuid;
 
 use crate::{
     id::MerchantId,
@@ -55,6 +56,9 @@ const NO_SEQUENTIAL_SCANS: (&str, &str) = ("enable_seqscan", "off");
 /// Plans are made once per connection and statement, whatever is bound. Left to itself, PostgreSQL plans statements that take arrays anew at every execution,
 /// because it knows the length of the one at hand; that costs more than running them.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+
+/// Merchants that one NOTIFY names: a payload has less than 8,000 bytes, and each takes 33.
+const NOTIFIED_MERCHANTS_MAX: usize = 200;
 
 /// A pool of connections whose transactions all run as one role.
 #[derive(Debug, Clone)]
@@ -169,6 +173,28 @@ impl Database {
         let mut tx = self.begin().await?;
         tx.execute(AssertSqlSafe(format!("notify {channel}")))
             .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Sends NOTIFYs on `channel`, which is a word of ours, that name `merchants`: each payload is `sender` and some of them, in hexadecimal digits with spaces
+    /// between. A transaction of its own, as [`notify`](Self::notify) is.
+    pub async fn notify_of(
+        &self,
+        channel: &'static str,
+        sender: Uuid,
+        merchants: &[MerchantId],
+    ) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        for some in merchants.chunks(NOTIFIED_MERCHANTS_MAX) {
+            let mut payload = sender.simple().to_string();
+            for merchant in some {
+                payload.push(' ');
+                payload.push_str(&merchant.uuid().simple().to_string());
+            }
+            tx.execute(AssertSqlSafe(format!("notify {channel}, '{payload}'")))
+                .await?;
+        }
         tx.commit().await?;
         Ok(())
     }

@@ -39,6 +39,26 @@ pub struct NewEvent {
     pub personal: Option<SealedPersonal>,
 }
 
+/// How urgently an event is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// One of many, such as an import's: it waits for all others.
+    Bulk,
+}
+
+impl Priority {
+    /// The number that tables hold; the smaller goes first.
+    pub const fn number(self) -> i16 {
+        match self {
+            Self::Normal => 0,
+            Self::Bulk => 1,
+        }
+    }
+}
+
 /// A resource at a version.
 #[derive(Debug, Clone)]
 pub struct ResourceRef {
@@ -75,6 +95,21 @@ pub async fn append(
     append_for(tx, merchant, &requests, now, events).await
 }
 
+/// Appends events of a flood, such as an import's, at [`Priority::Bulk`]: the relay and the deliveries let all others pass. One statement, however many.
+pub async fn append_bulk(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    request: RequestId,
+    now: Timestamp,
+    events: &[NewEvent],
+) -> Result<Vec<EventId>, Error> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let requests = vec![request; events.len()];
+    store::insert(tx, merchant, &requests, now, events, Priority::Bulk).await
+}
+
 /// Appends events that several requests of a group have made, each under its own request. One statement, however many.
 pub async fn append_for(
     tx: &mut PgConnection,
@@ -87,7 +122,7 @@ pub async fn append_for(
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    store::insert(tx, merchant, requests, now, events).await
+    store::insert(tx, merchant, requests, now, events, Priority::Normal).await
 }
 
 /// Tells the relay which merchants have events waiting.

@@ -28,6 +28,7 @@ mod matrix;
 mod operation;
 mod pages;
 mod real_data;
+mod streams;
 mod tokens;
 mod webhooks;
 

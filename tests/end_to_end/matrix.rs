@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use tests::{Answer, Client, Stoa, wait_for};
 
 use crate::STOA;
@@ -21,10 +22,19 @@ use world::{SECRET_TITLE, World, every_apps_scope, every_scope, every_scope_but,
 const AT_LOCATIONS: &[&str] = &["ord", "ful", "cus", "loc"];
 
 /// Things that belong to an app.
-const OF_APPS: &[&str] = &["whe", "dle"];
+const OF_APPS: &[&str] = &["whe", "dle", "rpl"];
 
 /// Things of the merchant as a whole.
 const OF_MERCHANTS: &[&str] = &["prod", "imp"];
+
+/// Operations that show how far the delivery engine has come, which goes on by itself.
+const OF_THE_ENGINE: &[&str] = &[
+    "listWebhookAttempts",
+    "getWebhookDelivery",
+    "listWebhookDeliveries",
+    "listWebhookReplays",
+    "getWebhookReplay",
+];
 
 async fn world() -> World {
     World::new(Stoa::shared(STOA).await).await
@@ -48,6 +58,18 @@ fn assert_hides(operation: &str, said: &str, answer: &Answer, secrets: &BTreeSet
             answer.text
         );
     }
+}
+
+/// An answer without what the worker writes to endpoints when it gets around to it.
+fn without_notes(mut answer: Value) -> Value {
+    let listed = answer["data"].as_array_mut().into_iter().flatten();
+    for endpoint in listed.filter_map(Value::as_object_mut) {
+        endpoint.remove("verifiedAt");
+    }
+    if let Some(endpoint) = answer.as_object_mut() {
+        endpoint.remove("verifiedAt");
+    }
+    answer
 }
 
 /// Whether a request is told only that things which it names are not there.
@@ -196,6 +218,11 @@ async fn another_merchants_token_finds_nothing_and_changes_nothing() {
     }
     for ((operation, before), (_, after)) in before.into_iter().zip(world.everything(&things).await)
     {
+        // What the worker notes meanwhile.
+        let (before, after) = (without_notes(before), without_notes(after));
+        if operation == "getWebhookEndpointHealth" {
+            continue;
+        }
         if operation.ends_with("Events") {
             // What is on its way to feed and stream may come meanwhile.
             let (before, after) = (
@@ -203,6 +230,8 @@ async fn another_merchants_token_finds_nothing_and_changes_nothing() {
                 after["data"].as_array().unwrap(),
             );
             assert!(after.starts_with(before), "{operation}");
+        } else if OF_THE_ENGINE.contains(&operation.as_str()) {
+            // What waits is sent meanwhile.
         } else {
             assert_eq!(after, before, "{operation}");
         }

@@ -355,7 +355,7 @@ pub fn new_key() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-async fn read(response: reqwest::Response) -> Answer {
+pub(crate) async fn read(response: reqwest::Response) -> Answer {
     try_read(response).await.unwrap()
 }
 

@@ -13,6 +13,7 @@
 
 mod browser;
 mod client;
+mod event_stream;
 mod form;
 mod html;
 mod person;
@@ -23,6 +24,7 @@ mod tally;
 
 pub use browser::{Browser, Cookie, Page};
 pub use client::{Answer, Client, Credentials, new_key};
+pub use event_stream::{EventStream, Message};
 pub use form::{Control, Form};
 pub use person::{Consenter, Person, question};
 pub use receiver::{Delivery, Receiver};

@@ -1,26 +1,44 @@
 //! The HTTP client that webhooks are sent with: bounded in time and size, and kept away from our own network.
 //!
-//! Called by the worker, once for each attempt. Invariants: one deadline covers connecting, sending and reading the answer; no more than
-//! [`ANSWER_BYTES_MAX`] of an answer are read; redirects are not followed, since a signed body is not for whoever an endpoint names; the
-//! environment's proxies are not used; every connection goes to an address that [`AddressPolicy`] allows.
+//! Called by the worker, once for each attempt. Invariants: one deadline covers an access token, connecting, sending and reading the answer; no more than
+//! [`ANSWER_BYTES_MAX`] of an answer are read, as they come, for nothing is decompressed; redirects are not followed, since a signed body is not for
+//! whoever an endpoint names; the environment's proxies are not used; every connection goes to an address that [`AddressPolicy`] allows, or to the
+//! operator's own proxy.
+//!
+//! A `Destination` is made once for each version of an endpoint, and is what all its requests have in common.
 
+mod access_token;
 mod address;
+mod destination;
+mod identity;
+mod kept;
+mod outcome;
+mod proxy;
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chrono::DateTime;
-use kernel::clock::Timestamp;
 use reqwest::{
-    Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
+    Method,
+    header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue},
 };
-use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::{Host, Url};
 
+pub use access_token::InvalidTokenSource;
+use access_token::Tokens;
 pub use address::{AddressPolicy, URL_BYTES_MAX, UrlError, check_url};
 use address::{GuardedResolver, Lookup, RefusedAddresses, check_parsed, system_lookup};
+use destination::Entry;
+pub use destination::{Destination, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, InvalidDestination};
+pub use identity::{CERTIFICATE_PEM_BYTES_MAX, InvalidIdentity, PRIVATE_KEY_PEM_BYTES_MAX};
+use identity::{Identity, Tls};
+use kept::Kept;
+pub use outcome::{Answer, Failure, FailureKind, Outcome, RetryAfter};
+use outcome::{chain, classify, readable, retry_after};
+pub use proxy::{EgressProxy, InvalidProxy};
 
-use crate::sign::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use crate::endpoint::EndpointId;
 
 /// One deadline for a whole attempt. A receiver that needs longer should take the event in and answer first.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -34,19 +52,32 @@ pub const ANSWER_BYTES_MAX: usize = 16 * 1_024;
 /// Most bytes of an answer's body that an attempt keeps for people to look at.
 pub const EXCERPT_BYTES_MAX: usize = 1_024;
 
+/// Most bytes that a receiver may send of one answer, and of all on a connection, before we have read any: HTTP/2's windows. HTTP/1 has hyper's buffer of
+/// some 400 KB, which holds the answer's headers as well (and a hundred of them), and can't be set through reqwest.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1_024;
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1_024;
+
+/// Most bytes of an answer's headers by HTTP/2.
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1_024;
+
 /// Most idle connections kept to one host; more would be a burden to the receiver rather than a help.
-const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 16;
+const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 256;
 
 /// How long a connection stays open unused: shorter than the minute after which common load balancers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
+/// Most client certificates whose connections are kept. Beyond that, those of the least recently used are opened anew.
+const IDENTITIES_MAX: usize = 256;
+
 /// What the client is made from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where webhooks may go.
     pub policy: AddressPolicy,
     /// See [`DEADLINE`].
     pub deadline: Duration,
+    /// By which webhooks leave; none: directly.
+    pub proxy: Option<EgressProxy>,
 }
 
 impl Default for Config {
@@ -54,27 +85,42 @@ impl Default for Config {
         Self {
             policy: AddressPolicy::default(),
             deadline: DEADLINE,
+            proxy: None,
         }
     }
 }
 
 /// The client could not be made; there is no TLS without it, so the process should not start.
 #[derive(Debug, thiserror::Error)]
-#[error("the client for webhooks can't be made")]
-pub struct BuildError(#[source] reqwest::Error);
+pub enum BuildError {
+    /// The system's trusted roots, or TLS itself.
+    #[error("the client for webhooks can't be made: TLS")]
+    Tls(#[from] rustls::Error),
+    /// The rest.
+    #[error("the client for webhooks can't be made")]
+    Http(#[from] reqwest::Error),
+}
 
-/// Sends webhooks. Clones share their connections.
+/// Sends webhooks. Clones share their connections and tokens.
 #[derive(Clone)]
-pub struct Client {
-    http: reqwest::Client,
+pub struct Client(Arc<Parts>);
+
+struct Parts {
     config: Config,
+    lookup: Lookup,
+    tls: Tls,
+    /// For all that need no certificate.
+    http: reqwest::Client,
+    /// For those that do: connections are an identity's own.
+    identities: Kept<(EndpointId, [u8; 32]), reqwest::Client>,
+    tokens: Tokens,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Client")
-            .field("config", &self.config)
+            .field("config", &self.0.config)
             .finish_non_exhaustive()
     }
 }
@@ -82,137 +128,57 @@ impl fmt::Debug for Client {
 /// One signed message.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The endpoint's URL.
-    pub url: Url,
-    /// The value of `webhook-id`.
+    /// Where it goes, and what every request there bears.
+    pub destination: Arc<Destination>,
+    /// The event's id.
     pub id: String,
-    /// The value of `webhook-timestamp`.
+    /// The attempt's time.
     pub timestamp_seconds: i64,
-    /// The value of `webhook-signature`.
+    /// What [`Signer::sign`](crate::sign::Signer::sign) made of both and the body.
     pub signature: String,
-    /// The JSON that was signed.
+    /// How the body is compressed, such as `gzip`.
+    pub content_encoding: Option<&'static str>,
+    /// The very bytes that were signed.
     pub body: Bytes,
 }
 
-/// What came of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// The receiver's answer, or why there is none.
-    pub result: Result<Answer, Failure>,
-    /// From before the name was resolved until the answer was read or given up on.
-    pub duration: Duration,
-}
-
-/// A receiver's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// What `Retry-After` asked for, where there was one that can be read.
-    pub retry_after: Option<RetryAfter>,
-    /// The beginning of the body, up to [`EXCERPT_BYTES_MAX`], with what is not text replaced.
-    pub excerpt: String,
-}
-
-/// What an answer's `Retry-After` (RFC 9110, section 10.2.3) asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryAfter {
-    /// So long after the answer.
-    In(Duration),
-    /// At this time.
-    At(Timestamp),
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The sort of failure, by which people and programs tell them apart.
-    pub kind: FailureKind,
-    /// The error's own words, for the log; it may name addresses, so it is not shown to whoever owns the endpoint.
-    pub detail: String,
-}
-
-/// Sorts of failure, as attempts record them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The name did not resolve.
-    Dns,
-    /// The URL or what its name resolved to is not allowed.
-    RefusedAddress,
-    /// No connection came about.
-    Connect,
-    /// The connection came about, but TLS failed: a certificate, most often.
-    Tls,
-    /// The deadline passed.
-    Timeout,
-    /// The connection broke, or what came back was not HTTP.
-    Protocol,
-    /// The attempt could not be made for a reason of ours, which is in our log.
-    Internal,
-}
-
-impl FailureKind {
-    /// The word that is stored and shown.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::RefusedAddress => "refused_address",
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Timeout => "timeout",
-            Self::Protocol => "protocol",
-            Self::Internal => "internal",
-        }
-    }
-}
-
 impl Client {
-    /// A client that asks the system's resolver.
+    /// A client that asks the system's resolver and trusts whom the system trusts.
     pub fn new(config: Config) -> Result<Self, BuildError> {
-        Self::with_lookup(config, system_lookup())
+        Self::with_parts(config, system_lookup(), Tls::of_system()?)
     }
 
-    fn with_lookup(config: Config, lookup: Lookup) -> Result<Self, BuildError> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("Stoa/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT.min(config.deadline))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .dns_resolver(GuardedResolver {
-                policy: config.policy,
-                lookup,
-            })
-            .build()
-            .map_err(BuildError)?;
-        Ok(Self { http, config })
+    fn with_parts(config: Config, lookup: Lookup, tls: Tls) -> Result<Self, BuildError> {
+        let http = build(&config, &lookup, &tls, None)?;
+        Ok(Self(Arc::new(Parts {
+            config,
+            lookup,
+            tls,
+            http,
+            identities: Kept::new(IDENTITIES_MAX),
+            tokens: Tokens::new(),
+        })))
     }
 
     /// The policy that this client keeps, for checking URLs before they are saved.
     pub fn policy(&self) -> AddressPolicy {
-        self.config.policy
+        self.0.config.policy
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.config.deadline
+    }
+
+    fn http(&self) -> &reqwest::Client {
+        &self.0.http
     }
 
     /// Sends one message and reads the answer. Never fails otherwise than by its outcome, and never takes longer than the deadline.
     pub async fn post(&self, request: Request) -> Outcome {
-        let started = tokio::time::Instant::now();
-        let result = match check_parsed(&request.url, self.config.policy) {
-            Err(error) => Err(Failure {
-                kind: FailureKind::RefusedAddress,
-                detail: error.to_string(),
-            }),
-            Ok(()) => {
-                match tokio::time::timeout(self.config.deadline, self.exchange(request)).await {
-                    Ok(result) => result,
-                    Err(elapsed) => Err(Failure {
-                        kind: FailureKind::Timeout,
-                        detail: elapsed.to_string(),
-                    }),
-                }
-            }
+        let started = Instant::now();
+        let result = match tokio::time::timeout(self.deadline(), self.attempt(request)).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(Failure::new(FailureKind::Timeout, &elapsed)),
         };
         Outcome {
             result,
@@ -220,23 +186,107 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, request: Request) -> Result<Answer, Failure> {
-        let Request {
-            url,
-            id,
-            timestamp_seconds,
-            signature,
-            body,
-        } = request;
-        let mut response = self
-            .http
-            .post(url)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(ID_HEADER, id)
-            .header(TIMESTAMP_HEADER, HeaderValue::from(timestamp_seconds))
-            .header(SIGNATURE_HEADER, signature)
-            .body(body)
-            .send()
+    async fn attempt(&self, request: Request) -> Result<Answer, Failure> {
+        let destination = Arc::clone(&request.destination);
+        self.admit(&destination.url).await?;
+        match &destination.entry {
+            Entry::Open => self.exchange(self.http(), request, None).await,
+            Entry::Certificate(identity) => {
+                let http = self.http_of(destination.endpoint, identity)?;
+                self.exchange(&http, request, None).await
+            }
+            Entry::Token(source) => {
+                let endpoint = destination.endpoint;
+                let tokens = &self.0.tokens;
+                let shown = tokens.get(self, endpoint, source, None).await?;
+                let again = request.clone();
+                let first = Some(shown.authorization.clone());
+                let answer = self.exchange(self.http(), request, first).await?;
+                if answer.status != 401 || shown.is_new {
+                    return Ok(answer);
+                }
+                // It may have been revoked. A second attempt is when the delivery is tried again, not when it shows another token.
+                let refused = Some(&shown.authorization);
+                let shown = tokens.get(self, endpoint, source, refused).await?;
+                self.exchange(self.http(), again, Some(shown.authorization))
+                    .await
+            }
+        }
+    }
+
+    /// Checks a URL before each request: the policy may have changed since it was saved. The resolver refuses names that lead to where they must not; behind
+    /// a proxy it is not asked, so the name is resolved here and refused if any of its addresses is, whichever the proxy will choose.
+    async fn admit(&self, url: &Url) -> Result<(), Failure> {
+        let policy = self.policy();
+        check_parsed(url, policy)
+            .map_err(|error| Failure::new(FailureKind::RefusedAddress, &error))?;
+        if self.0.config.proxy.is_none() {
+            return Ok(());
+        }
+        let Some(Host::Domain(name)) = url.host() else {
+            return Ok(());
+        };
+        let found: Vec<SocketAddr> = (self.0.lookup)(name.to_owned())
+            .await
+            .map_err(|error| Failure::new(FailureKind::Dns, &error))?;
+        if found.is_empty() {
+            return Err(Failure::new(FailureKind::Dns, "the name has no address"));
+        }
+        if found.iter().all(|found| policy.allows(found.ip())) {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureKind::RefusedAddress, &RefusedAddresses))
+        }
+    }
+
+    /// The client that shows this certificate.
+    fn http_of(
+        &self,
+        endpoint: EndpointId,
+        identity: &Identity,
+    ) -> Result<reqwest::Client, Failure> {
+        let parts = &*self.0;
+        let key = (endpoint, identity.digest());
+        parts
+            .identities
+            .get_or_make(&key, || {
+                build(&parts.config, &parts.lookup, &parts.tls, Some(identity))
+            })
+            .map_err(|error| Failure::new(FailureKind::Authentication, &error))
+    }
+
+    async fn exchange(
+        &self,
+        http: &reqwest::Client,
+        request: Request,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let destination = &*request.destination;
+        let mut headers = destination.headers.clone();
+        let names = &destination.signature;
+        for (name, value) in [
+            (&names.id, request.id),
+            (&names.signature, request.signature),
+        ] {
+            let value = HeaderValue::try_from(value)
+                .map_err(|error| Failure::new(FailureKind::Internal, &error))?;
+            headers.insert(name, value);
+        }
+        headers.insert(
+            &names.timestamp,
+            HeaderValue::from(request.timestamp_seconds),
+        );
+        if let Some(encoding) = request.content_encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        let mut message = reqwest::Request::new(Method::POST, destination.url.clone());
+        *message.headers_mut() = headers;
+        *message.body_mut() = Some(request.body.into());
+        let mut response = http
+            .execute(message)
             .await
             .map_err(|error| classify(&error))?;
         let status = response.status().as_u16();
@@ -271,78 +321,33 @@ impl Client {
     }
 }
 
-/// Text as it can be stored and shown: PostgreSQL takes no NUL.
-fn readable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than fit are as good as the most that do: the schedule has a bound of its own.
-        return Some(RetryAfter::In(Duration::from_secs(
-            value.parse().unwrap_or(u64::from(u32::MAX)),
-        )));
-    }
-    // HTTP's preferred date is one that RFC 2822 allows. Its two obsolete forms are not understood, and then the schedule decides.
-    let date = DateTime::parse_from_rfc2822(value).ok()?;
-    Some(RetryAfter::At(date.to_utc().into()))
-}
-
-fn classify(error: &reqwest::Error) -> Failure {
-    let kind = if find::<RefusedAddresses>(error) {
-        FailureKind::RefusedAddress
-    } else if error.is_dns() {
-        FailureKind::Dns
-    } else if error.is_timeout() {
-        FailureKind::Timeout
-    } else if find::<rustls::Error>(error) {
-        FailureKind::Tls
-    } else if error.is_connect() {
-        FailureKind::Connect
-    } else if error.is_builder() {
-        FailureKind::Internal
-    } else {
-        FailureKind::Protocol
+/// The HTTP client below, with its own connections.
+fn build(
+    config: &Config,
+    lookup: &Lookup,
+    tls: &Tls,
+    identity: Option<&Identity>,
+) -> Result<reqwest::Client, BuildError> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("Stoa/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT.min(config.deadline))
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_HOST_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .tls_backend_preconfigured(tls.config(identity)?);
+    let builder = match &config.proxy {
+        None => builder.no_proxy().dns_resolver(GuardedResolver {
+            policy: config.policy,
+            lookup: Arc::clone(lookup),
+        }),
+        // The only name that is resolved then is the proxy's own, which the operator has chosen.
+        Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.url().clone())?),
     };
-    Failure {
-        kind,
-        detail: chain(error),
-    }
-}
-
-/// Whether an `E` is among the causes. An I/O error hides what it wraps from `source`, so it is asked by itself.
-fn find<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if cause.is::<E>() {
-            return true;
-        }
-        let wrapped = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        if let Some(wrapped) = wrapped
-            && find::<E>(wrapped)
-        {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
-}
-
-/// An error and its causes in one line, without the URL that the client puts in: its path may be a secret of the receiver's.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+    Ok(builder.build()?)
 }
 
 #[cfg(test)]

@@ -244,11 +244,13 @@ impl Operation for Replay {
         if endpoint.status == Status::Disabled {
             return Err(Refusal::EndpointDisabled.into());
         }
-        if endpoint.url.is_none() {
+        if !endpoint.is_queued() {
             return Err(Refusal::EndpointWithoutUrl.into());
         }
         store::queue(&mut *tx, actor.merchant, &row, now).await?;
-        endpoint::store::raise_lane(tx, row.endpoint, Some(now)).await?;
+        if endpoint.url.is_some() {
+            endpoint::store::raise_lane(tx, row.endpoint, Some(now)).await?;
+        }
         Ok(Replayed {
             dead_letter_id: row.id,
             endpoint_id: row.endpoint,

@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 
 use crate::{
     client::Outcome,
-    endpoint::{self, DisabledReason, EndpointId},
+    endpoint::{self, DisabledReason, EndpointId, settings::Settings},
     event::{Event, Receiver},
     retry::{DeadLetterReason, Decision},
 };
@@ -111,6 +111,12 @@ pub(crate) struct Due {
     /// Attempts made so far.
     pub(crate) attempt_count: i32,
     pub(crate) due_at: Timestamp,
+    /// 0: somebody waits for it; 1: bulk.
+    pub(crate) priority: i16,
+    /// The resource, if its deliveries wait for one another.
+    pub(crate) resource_key: Option<i64>,
+    /// Bytes of the event's data.
+    pub(crate) data_bytes: i32,
 }
 
 /// Where a lane's deliveries go, and what may be seen there, as the database has it.
@@ -121,7 +127,10 @@ pub(crate) struct Target {
     /// `None`: nothing is to be sent.
     pub(crate) url: Option<String>,
     pub(crate) sealed_secrets: Vec<Vec<u8>>,
+    pub(crate) settings: Settings,
     pub(crate) receiver: Receiver,
+    /// The version of the endpoint.
+    pub(crate) version: i64,
 }
 
 /// An attempt that is over, and what was decided.
@@ -133,7 +142,18 @@ pub(crate) struct Report {
     pub(crate) attempt: Attempt,
     /// The URL that it was sent to, as the endpoint had it then. A 410 speaks for that one alone.
     pub(crate) url: String,
+    /// The version of the endpoint that it was sent for.
+    pub(crate) endpoint_version: i64,
+    /// Bytes of the body that was sent.
+    pub(crate) request_bytes: i32,
     pub(crate) decision: Decision,
+}
+
+impl Report {
+    /// Whether the delivery is over: taken, or given up on.
+    pub(crate) fn is_over(&self) -> bool {
+        !matches!(self.decision, Decision::RetryAt(_))
+    }
 }
 
 /// What settling has come to.
@@ -149,7 +169,7 @@ pub(crate) struct Settled {
 pub(crate) async fn settle(
     tx: &mut PgConnection,
     owner: OwnerId,
-    reports: &[Report],
+    reports: &[&Report],
     now: Timestamp,
 ) -> Result<Settled, crate::error::Error> {
     let mut endpoints: Vec<EndpointId> =
@@ -163,7 +183,7 @@ pub(crate) async fn settle(
         .iter()
         .zip(&counted)
         .filter(|(_, counted)| **counted)
-        .map(|(report, _)| report)
+        .map(|(report, _)| *report)
         .collect();
     store::insert_attempts(&mut *tx, &valid).await?;
 

@@ -16,31 +16,35 @@ use kernel::{
     page::{Page, PageRequest},
     problem::FieldError,
     scope::Scope,
-    validation::{Faults, Validate},
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use url::Url;
 
-use crate::{client::AddressPolicy, error::Error};
+use crate::{
+    client::{AddressPolicy, check_url},
+    error::Error,
+};
 
 mod change;
+mod check;
+pub mod configuration;
+pub mod health;
+mod input;
+pub mod key;
 pub mod settings;
 pub(crate) mod store;
 
-pub use change::{Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput};
+pub use change::{
+    Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput, announce_failing,
+};
 pub(crate) use change::{announce, secret_context};
+pub use configuration::{Configuration, configuration};
+pub use input::{CatchUp, CredentialsChange, EndpointChange, EndpointInput, SettingsChange};
+use settings::{Authentication, Settings};
 
 /// Endpoints that one app may have at one merchant. Each event is matched against all of them.
 pub const PER_APP_MAX: u32 = 100;
-
-/// Types that one filter may name.
-const EVENT_TYPES_MAX: usize = 100;
-
-/// Characters of a type's name.
-const EVENT_TYPE_LENGTH_MAX: usize = 100;
-
-/// Characters of a description.
-const DESCRIPTION_LENGTH_MAX: usize = 500;
 
 /// The id of an [`Endpoint`]: `whe_…`.
 pub type EndpointId = Id<Endpoint>;
@@ -62,8 +66,8 @@ pub struct Endpoint {
     /// What people call it.
     #[schema(required, example = "ERP, production")]
     pub description: Option<String>,
-    /// The types of events that it is sent; null for all that its grant may see.
-    #[schema(required, example = json!(["order.placed", "order.cancelled"]))]
+    /// The types of events that it is sent, by name or as `order.*`; null for all that its grant may see.
+    #[schema(required, example = json!(["order.*", "inventory.exhausted"]))]
     pub event_types: Option<Vec<String>>,
     /// Whose view of the events it has.
     pub owner: Owner,
@@ -72,12 +76,27 @@ pub struct Endpoint {
     /// Why it is disabled.
     #[schema(required)]
     pub disabled_reason: Option<DisabledReason>,
+    /// How it wants what it is sent. Credentials are not shown.
+    #[serde(default)]
+    #[schema(required)]
+    pub settings: Settings,
+    /// When its URL first accepted something; null if it has not yet. A new URL begins anew.
+    #[serde(default)]
+    #[schema(required)]
+    pub verified_at: Option<Timestamp>,
     /// Counts the changes of this endpoint; the `ETag`.
     pub version: i64,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+impl Endpoint {
+    /// Whether what it is sent waits in a queue: to be posted, or to be leased. What is read by number does not.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.url.is_some() || self.settings.pull == settings::PullMode::Lease
+    }
 }
 
 /// Whose view of the events an endpoint has.
@@ -121,6 +140,8 @@ pub enum DisabledReason {
     Requested,
     /// The receiver answered 410 Gone.
     Gone,
+    /// Nothing but failures came for days.
+    Failing,
 }
 
 impl DisabledReason {
@@ -128,6 +149,7 @@ impl DisabledReason {
         match self {
             Self::Requested => "requested",
             Self::Gone => "gone",
+            Self::Failing => "failing",
         }
     }
 }
@@ -140,119 +162,10 @@ pub struct CreatedEndpoint {
     /// The endpoint.
     #[serde(flatten)]
     pub endpoint: Endpoint,
-    /// The secret by which its deliveries are signed, as Standard Webhooks has it. Null when an answer is replayed: it is shown once.
+    /// The secret by which its deliveries are signed, as Standard Webhooks has it. Null when an answer is replayed: it is shown once. Null too
+    /// for an endpoint that is signed by `v1a` alone, whose public key is among its keys.
     #[schema(required, example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
     pub secret: Option<String>,
-}
-
-/// What a new endpoint is to be.
-#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = WebhookEndpointInput)]
-pub struct EndpointInput {
-    /// Where events are posted to: `https`, a public address, no user name, no fragment. Without one, the endpoint is a pull consumer.
-    #[serde(default)]
-    #[schema(example = "https://erp.example.com/stoa")]
-    pub url: Option<String>,
-    /// What people call it.
-    #[serde(default)]
-    #[schema(max_length = 500, example = "ERP, production")]
-    pub description: Option<String>,
-    /// The types of events that it is to be sent; all that its grant may see if absent.
-    #[serde(default)]
-    #[schema(max_items = 100, example = json!(["order.placed", "order.cancelled"]))]
-    pub event_types: Option<Vec<String>>,
-    /// Whose view of the events it has.
-    #[serde(default)]
-    pub owner: Owner,
-}
-
-/// A change of an endpoint: what is absent stays, what is null is taken away.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = WebhookEndpointChange)]
-pub struct EndpointChange {
-    /// Where events are posted to; null makes it a pull consumer, and takes what waits to be sent off the queue.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(value_type = Option<String>)]
-    pub url: Option<Option<String>>,
-    /// What people call it.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(value_type = Option<String>)]
-    pub description: Option<Option<String>>,
-    /// The types of events; null for all.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(value_type = Option<Vec<String>>)]
-    pub event_types: Option<Option<Vec<String>>>,
-    /// Whether events are sent. Enabling sends what was waiting; what happened while it was disabled is in its stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
-}
-
-/// Tells a member that is null from one that is absent.
-#[allow(
-    clippy::option_option,
-    reason = "absent, null and given are three things in a merge patch"
-)]
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-impl Validate for EndpointInput {
-    fn validate(&self, faults: &mut Faults) {
-        faults.optional_text(
-            "/description",
-            self.description.as_deref(),
-            DESCRIPTION_LENGTH_MAX,
-        );
-        validate_event_types(faults, self.event_types.as_deref());
-    }
-}
-
-impl Validate for EndpointChange {
-    fn validate(&self, faults: &mut Faults) {
-        let description = self.description.as_ref().and_then(Option::as_deref);
-        faults.optional_text("/description", description, DESCRIPTION_LENGTH_MAX);
-        validate_event_types(faults, self.event_types.as_ref().and_then(Option::as_deref));
-    }
-}
-
-fn validate_event_types(faults: &mut Faults, kinds: Option<&[String]>) {
-    let Some(kinds) = kinds else { return };
-    faults.at_most("/eventTypes", kinds, EVENT_TYPES_MAX);
-    if kinds.is_empty() {
-        faults.add(
-            "/eventTypes",
-            "required",
-            "must name at least one type, or be null for all",
-        );
-    }
-    for (place, kind) in kinds.iter().enumerate() {
-        let plain = kind
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'));
-        if kind.is_empty() || kind.len() > EVENT_TYPE_LENGTH_MAX || !plain {
-            faults.add(
-                &format!("/eventTypes/{place}"),
-                "invalid",
-                "must be a type of event, such as order.placed",
-            );
-        }
-    }
 }
 
 /// What endpoints are made with: the key ring, and where webhooks may go.
@@ -262,28 +175,49 @@ pub struct Setting {
     pub keyring: Arc<Keyring>,
     /// Which URLs are allowed.
     pub policy: AddressPolicy,
-    /// Whether there are events of this type: an endpoint that waits for others would wait for ever.
+    /// Whether there are events of this type, or that match a pattern such as `order.*`: an endpoint that waits for others would wait for ever.
     pub is_event_type: fn(&str) -> bool,
 }
 
 impl Setting {
-    fn check_event_types(&self, kinds: Option<&[String]>) -> Result<(), Error> {
-        let unknown = kinds
-            .into_iter()
-            .flatten()
-            .zip(0_usize..)
-            .filter(|(kind, _)| !(self.is_event_type)(kind));
-        let errors: Vec<_> = unknown
-            .map(|(_, place)| {
-                let pointer = format!("/eventTypes/{place}");
-                FieldError::at(pointer, "unknown", "must be a type of event that the API's description lists, such as order.placed")
-            })
-            .collect();
+    /// What can be said of an input only by what the operator allows and this version knows: every fault at once, or the URL as it is kept.
+    fn check(
+        &self,
+        url: Option<&str>,
+        kinds: Option<&[String]>,
+        authentication: Option<&Authentication>,
+    ) -> Result<Option<Url>, Error> {
+        let mut errors = Vec::new();
+        let url = url.and_then(|url| self.checked_url("/url", url, &mut errors));
+        for (place, kind) in kinds.into_iter().flatten().enumerate() {
+            if !(self.is_event_type)(kind) {
+                errors.push(FieldError::at(
+                    format!("/eventTypes/{place}"),
+                    "unknown",
+                    "must be a type of event that the API's description lists, such as order.placed, or match some, as order.* does",
+                ));
+            }
+        }
+        if let Some(Authentication::OauthClientCredentials { token_url, .. }) = authentication {
+            self.checked_url("/settings/authentication/tokenUrl", token_url, &mut errors);
+        }
         if errors.is_empty() {
-            Ok(())
+            Ok(url)
         } else {
             Err(Error::InvalidFields(errors))
         }
+    }
+
+    fn checked_url(&self, pointer: &str, text: &str, errors: &mut Vec<FieldError>) -> Option<Url> {
+        let checked = check_url(text, self.policy);
+        let fault = |error: crate::client::UrlError| {
+            errors.push(FieldError::at(
+                pointer.to_owned(),
+                error.code(),
+                error.to_string(),
+            ));
+        };
+        checked.map_err(fault).ok()
     }
 }
 

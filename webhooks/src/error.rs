@@ -1,14 +1,17 @@
 //! What can go wrong with webhooks, and the one place where that gets its status and code.
 
+use std::time::Duration;
+
 use kernel::{
     actor::MissingScope,
+    clock::Timestamp,
     db, idempotency, keyring,
     problem::{self, FieldError, Problem},
     problem_types,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dead_letter::DeadLetterId, endpoint::EndpointId};
+use crate::{dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId};
 
 /// The problem types of webhooks.
 pub mod problems {
@@ -21,10 +24,23 @@ pub mod problems {
             "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
         TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
             "Delete endpoints that are no longer used. `detail` names the limit.";
+        ENDPOINT_NOT_LEASED, 409, "endpoint_not_leased", "The webhook endpoint is not read by lease.",
+            "Only an endpoint without a URL whose settings have `pull: lease` hands its events out. Others are posted to, or read by number.";
+        LEASE_EXPIRED, 409, "lease_expired", "The lease holds nothing any more.",
+            "It has expired, or all of it was acknowledged or released: nothing was changed. What was not acknowledged in time is leased again.";
+        TOO_MANY_STREAMS, 429, "too_many_streams", "Too many streams are open.",
+            "Close streams that are no longer read, or read several endpoints' events by one. `detail` names the limit.";
+        TOO_MANY_KEYS, 409, "too_many_keys", "The webhook endpoint has too many living keys.",
+            "Wait until older keys have ended, or end them at once: rotate with `overlapSeconds: 0`.";
+        TOO_MANY_REPLAYS, 409, "too_many_replays", "There are too many replays of this webhook endpoint running.",
+            "Wait until one of them is completed, or cancel one.";
         EVENTS_EXPIRED, 410, "events_expired", "Events that old are no longer kept.",
             "`detail` names the oldest sequence that is still there. Read the resources themselves, then continue from there.";
     }
 }
+
+/// When somebody who has too many streams may look whether one has ended: they last for minutes.
+const STREAMS_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// What can go wrong with webhooks.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +54,12 @@ pub enum Error {
     /// There is no such dead letter for this actor.
     #[error("there is no dead letter {0}")]
     DeadLetterNotFound(DeadLetterId),
+    /// There is no such replay for this actor.
+    #[error("there is no replay {0}")]
+    ReplayNotFound(ReplayId),
+    /// The endpoint's stream has no such number, or no longer.
+    #[error("there is no event with sequence {0} in this endpoint's stream")]
+    SequenceNotFound(i64),
     /// The endpoint has changed since the version that the client named.
     #[error("the webhook endpoint has changed meanwhile")]
     VersionMismatch,
@@ -56,12 +78,32 @@ pub enum Error {
     /// The feed no longer holds what followed the cursor.
     #[error("the feed no longer holds what followed the cursor")]
     FeedExpired,
+    /// Nothing of the endpoint can be leased now; never kept under a key, so that the same request may lease something later.
+    #[error("nothing is due")]
+    NothingDue {
+        /// When something will be due by itself, as far as is known.
+        next_due_at: Option<Timestamp>,
+        /// What is due, but was leased as often as it may be.
+        exhausted: Vec<i64>,
+    },
+    /// The app has as many streams open as it may have, or the process has.
+    #[error("too many streams are open")]
+    TooManyStreams {
+        /// Streams that may be open at once.
+        limit: u32,
+    },
+    /// Whoever asks may no longer do so: found out while they waited.
+    #[error(transparent)]
+    NoLonger(Box<Problem>),
     /// A key.
     #[error(transparent)]
     Keyring(keyring::Error),
     /// JSON of ours that does not serialize.
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A task of ours that panicked or was aborted.
+    #[error("a task broke off: {0}")]
+    Broken(String),
     /// The idempotency key.
     #[error(transparent)]
     Idempotency(#[from] idempotency::Error),
@@ -83,6 +125,18 @@ pub enum Refusal {
     /// The app has as many endpoints as it may have.
     #[error("there are too many webhook endpoints")]
     TooManyEndpoints,
+    /// Only endpoints that are read by lease hand events out.
+    #[error("the webhook endpoint is not read by lease")]
+    EndpointNotLeased,
+    /// The lease holds nothing any more.
+    #[error("the lease holds nothing any more")]
+    LeaseExpired,
+    /// The endpoint has as many living keys as it may have.
+    #[error("the webhook endpoint has too many living keys")]
+    TooManyKeys,
+    /// The endpoint has as many replays running as it may have.
+    #[error("there are too many replays of this webhook endpoint running")]
+    TooManyReplays,
 }
 
 impl Error {
@@ -142,6 +196,10 @@ impl From<Error> for Problem {
             Error::MissingScope(error) => error.into(),
             Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
             Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
+            Error::ReplayNotFound(id) => Self::not_found("replay", id),
+            Error::SequenceNotFound(sequence) => {
+                Self::not_found("event in this endpoint's stream with sequence", sequence)
+            }
             Error::VersionMismatch => Self::new(
                 &problem::VERSION_MISMATCH,
                 "The webhook endpoint has changed since the version in If-Match.",
@@ -161,6 +219,36 @@ impl From<Error> for Problem {
                     crate::endpoint::PER_APP_MAX
                 ),
             ),
+            Error::Refused(Refusal::EndpointNotLeased) => Self::new(
+                &problems::ENDPOINT_NOT_LEASED,
+                "Events of this webhook endpoint are not handed out by lease.",
+            ),
+            Error::Refused(Refusal::LeaseExpired) => Self::new(
+                &problems::LEASE_EXPIRED,
+                "The lease has expired, or all of it was acknowledged or released. Nothing was changed.",
+            ),
+            Error::TooManyStreams { limit } => Self {
+                retry_after: Some(STREAMS_RETRY_AFTER),
+                ..Self::new(
+                    &problems::TOO_MANY_STREAMS,
+                    format!("{limit} streams may be open at once."),
+                )
+            },
+            Error::NoLonger(problem) => *problem,
+            Error::Refused(Refusal::TooManyKeys) => Self::new(
+                &problems::TOO_MANY_KEYS,
+                format!(
+                    "A webhook endpoint may have {} living keys of a scheme.",
+                    crate::endpoint::key::LIVING_PER_SCHEME_MAX
+                ),
+            ),
+            Error::Refused(Refusal::TooManyReplays) => Self::new(
+                &problems::TOO_MANY_REPLAYS,
+                format!(
+                    "A webhook endpoint may have {} replays running.",
+                    crate::replay::RUNNING_MAX
+                ),
+            ),
             Error::InvalidFields(errors) => Self::invalid_fields(errors),
             Error::EventsExpired { oldest } => Self::new(
                 &problems::EVENTS_EXPIRED,
@@ -172,7 +260,10 @@ impl From<Error> for Problem {
             ),
             Error::Idempotency(error) => error.into(),
             Error::Database(error) => error.into(),
-            error @ (Error::Keyring(_) | Error::Json(_)) => Self::internal(error),
+            error @ (Error::Keyring(_)
+            | Error::Json(_)
+            | Error::NothingDue { .. }
+            | Error::Broken(_)) => Self::internal(error),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use kernel::{
     actor::Actor,
+    id::MerchantId,
     keyring::Keyring,
     page::{self, PageRequest},
     scope::Scope,
@@ -44,6 +45,34 @@ pub async fn read(
     keyring: &Keyring,
     request: &PageRequest<i64>,
 ) -> Result<FeedPage, Error> {
+    let read = read_numbered(tx, actor, keyring, request).await?;
+    Ok(FeedPage {
+        data: read.data.into_iter().map(|(_, event)| event).collect(),
+        next_cursor: page::encode(&read.until),
+        has_more: read.has_more,
+    })
+}
+
+/// Events of the feed with their numbers.
+pub(crate) struct Numbered {
+    pub(crate) data: Vec<(i64, Envelope)>,
+    /// The number up to which the feed was gone through.
+    pub(crate) until: i64,
+    pub(crate) has_more: bool,
+}
+
+/// The feed's last number; 0 for none.
+pub(crate) async fn last_number(tx: &mut PgConnection, merchant: MerchantId) -> Result<i64, Error> {
+    Ok(store::last_number(tx, merchant).await?)
+}
+
+/// Reads the feed on from a number.
+pub(crate) async fn read_numbered(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    keyring: &Keyring,
+    request: &PageRequest<i64>,
+) -> Result<Numbered, Error> {
     actor.access.require(Scope::EventsRead)?;
     let merchant = actor.merchant;
     // The last number is read before what follows the cursor: an event that is relayed between the two is then no sign of a hole. And whatever
@@ -97,21 +126,16 @@ pub async fn read(
         .filter(|event| receiver.wants_personal(event));
     let personal = event::select_personal(&mut *tx, keyring, merchant, wanted).await?;
     let mut data = Vec::with_capacity(rows.len());
-    for (id, _) in &rows {
+    for (id, number) in &rows {
         let Some(event) = events.remove(id) else {
             continue;
         };
-        data.push(event::envelope(
-            &event,
-            merchant,
-            None,
-            &receiver,
-            personal.get(id),
-        )?);
+        let shown = event::envelope(&event, merchant, None, &receiver, personal.get(id))?;
+        data.push((*number, shown));
     }
-    Ok(FeedPage {
+    Ok(Numbered {
         data,
-        next_cursor: page::encode(&read_until),
+        until: read_until,
         has_more: is_full || until < last,
     })
 }

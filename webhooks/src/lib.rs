@@ -13,10 +13,26 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod feed;
+#[allow(
+    dead_code,
+    reason = "asked by the relay as soon as endpoints have settings"
+)]
+pub mod filter;
+pub mod follow;
+pub mod hub;
+pub mod pull;
 pub mod relay;
+#[allow(
+    dead_code,
+    reason = "asked by the worker as soon as endpoints have settings"
+)]
+pub mod render;
+pub mod metrics;
+pub mod replay;
 pub mod retry;
 pub mod sign;
 pub mod stream;
+pub mod timeline;
 pub mod worker;
 
 #[cfg(test)]

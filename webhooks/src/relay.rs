@@ -22,7 +22,7 @@ use kernel::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoint::EndpointId;
+use crate::{endpoint::EndpointId, hub::Hub};
 
 mod plan;
 mod store;
@@ -86,6 +86,7 @@ pub struct Relay {
     announcer: Announcer,
     wake: Wake,
     lanes_raised: Arc<Notify>,
+    hub: Option<Hub>,
 }
 
 impl Relay {
@@ -97,6 +98,16 @@ impl Relay {
             announcer,
             wake,
             lanes_raised: Arc::default(),
+            hub: None,
+        }
+    }
+
+    /// Wakes the readers of streams by `hub` from now on.
+    #[must_use]
+    pub fn telling(self, hub: Hub) -> Self {
+        Self {
+            hub: Some(hub),
+            ..self
         }
     }
 
@@ -160,6 +171,9 @@ impl Relay {
             Ok(moved) => {
                 // Also when nothing was moved: the announcement may have been of a replay.
                 self.wake.wake();
+                if let Some(hub) = self.hub.as_ref().filter(|_| moved.events > 0) {
+                    hub.announce(merchant);
+                }
                 if moved.deliveries > 0 {
                     self.lanes_raised.notify_one();
                 }
@@ -186,7 +200,7 @@ impl Relay {
         }
         let more = batch.len() >= BATCH_EVENTS_MAX;
         if more {
-            // The cut may have parted a resource's events: those of earlier versions come along.
+            // The cut may have parted a resource's events, as may their priorities: those of earlier versions come along.
             let earlier = store::earlier(&mut tx, merchant, &batch).await?;
             batch.extend(earlier);
         }
@@ -224,7 +238,7 @@ impl Relay {
             let entries = plan::number(&interest, &cursors);
             let deliveries: Vec<plan::Entry> = entries
                 .iter()
-                .filter(|entry| entry.pushed)
+                .filter(|entry| entry.is_queued)
                 .copied()
                 .collect();
             store::insert_streams(&mut tx, merchant, &entries).await?;

@@ -1,14 +1,27 @@
-//! Signatures as Standard Webhooks 1.0 describes them: HMAC-SHA256 over `{id}.{timestamp}.{body}`, shown as `v1,` and base64.
+//! Signatures as Standard Webhooks 1.0 describes them, over `{id}.{timestamp}.{body}`: HMAC-SHA256, shown as `v1,` and base64, and Ed25519, shown as `v1a,`
+//! and base64.
 //!
-//! Called by the worker for each attempt, and by endpoint when it makes a secret. Nothing here reads a clock or touches a network.
-//! Invariant: a secret is shown by [`Secret::reveal`] alone; printed by any other way it is `***`.
+//! Called by the worker for each attempt, and by endpoint when it makes a key. Nothing here reads a clock or touches a network.
+//! Invariant: a secret is shown by [`Secret::reveal`] and [`PrivateKey::reveal`] alone; printed by any other way it is `***`.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit, Mac, digest::Key};
+use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use zeroize::Zeroizing;
+
+use crate::endpoint::settings::SignatureScheme;
+
+mod headers;
+mod key_pair;
+mod secret;
+#[cfg(test)]
+mod vectors;
+
+pub use headers::{HEADER_NAME_BYTES_MAX, InvalidHeaderName, SignatureHeaders, header_name};
+pub use key_pair::{InvalidPrivateKey, InvalidPublicKey, PrivateKey, PublicKey};
+pub use secret::{InvalidSecret, Secret};
 
 /// The header that carries the event's id; the same for every attempt and replay.
 pub const ID_HEADER: &str = "webhook-id";
@@ -19,103 +32,93 @@ pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 /// The header that carries the signatures, parted by spaces.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// What a secret's text begins with, so that secret scanners recognise one.
-const SECRET_PREFIX: &str = "whsec_";
+/// Bytes of the longest signature in a header: `v1a,`, 88 characters, and the space before it.
+const SIGNATURE_TEXT_BYTES_MAX: usize = 96;
 
-/// Bytes of a secret that we make: as many as SHA-256 puts out.
-const GENERATED_SECRET_BYTES: usize = 32;
-
-/// Fewest and most bytes of a secret, by the specification. The most is SHA-256's block as well: no key is ever hashed first.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// Bytes of SHA-256's block, to which HMAC pads its key with zeros.
-const BLOCK_BYTES: usize = 64;
-
-/// The key that an endpoint and we share.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Vec<u8>>);
-
-/// Why a text or bytes are not a secret.
+/// Why something is no key of its scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a webhook secret is whsec_ and the base64 of 24 to 64 bytes")]
-pub struct InvalidSecret;
-
-impl Secret {
-    /// A new secret of 32 random bytes.
-    pub fn generate() -> Self {
-        let bytes: [u8; GENERATED_SECRET_BYTES] = rand::random();
-        Self(Zeroizing::new(bytes.to_vec()))
-    }
-
-    /// The secret that has these bytes, as the key ring gives them back.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSecret> {
-        if SECRET_BYTES.contains(&bytes.len()) {
-            Ok(Self(Zeroizing::new(bytes.to_vec())))
-        } else {
-            Err(InvalidSecret)
-        }
-    }
-
-    /// The secret that is written as `whsec_` and base64.
-    pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
-        let encoded = text.strip_prefix(SECRET_PREFIX).ok_or(InvalidSecret)?;
-        match STANDARD.decode(encoded) {
-            Ok(bytes) => Self::from_bytes(&Zeroizing::new(bytes)),
-            // The cause would quote a character of the secret.
-            Err(_) => Err(InvalidSecret),
-        }
-    }
-
-    /// The bytes, for the key ring to encrypt.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The secret as text, for the one answer that shows it.
-    pub fn reveal(&self) -> String {
-        format!("{SECRET_PREFIX}{}", STANDARD.encode(&*self.0))
-    }
+pub enum InvalidKey {
+    /// Of scheme `v1`.
+    #[error(transparent)]
+    V1(#[from] InvalidSecret),
+    /// Of scheme `v1a`.
+    #[error(transparent)]
+    V1a(#[from] InvalidPrivateKey),
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("***")
-    }
-}
-
-/// The secrets of one endpoint, prepared once and used for all its deliveries.
+/// The keys of one endpoint, prepared once and used for all its deliveries. Clones share them.
 ///
-/// There is one while nothing is being rotated. While there are two, each delivery bears a signature by each, and a receiver that knows
+/// There is one of a scheme while nothing is being rotated. While there are two, each delivery bears a signature by each, and a receiver that knows
 /// either accepts it.
 #[derive(Clone)]
-pub struct Signer(Vec<Hmac<Sha256>>);
+pub struct Signer(Arc<[Prepared]>);
+
+enum Prepared {
+    V1(Hmac<Sha256>),
+    V1a(Ed25519KeyPair),
+}
 
 impl Signer {
+    /// The signer of these keys, given as the key ring gives them back; signatures come in their order, so the newest key of each scheme goes first.
+    pub fn new<'k>(
+        keys: impl IntoIterator<Item = (SignatureScheme, &'k [u8])>,
+    ) -> Result<Self, InvalidKey> {
+        let prepared: Result<Vec<Prepared>, InvalidKey> = keys
+            .into_iter()
+            .map(|(scheme, bytes)| match scheme {
+                SignatureScheme::V1 => {
+                    Ok(Prepared::V1(secret::prepare(&Secret::from_bytes(bytes)?)))
+                }
+                SignatureScheme::V1a => {
+                    Ok(Prepared::V1a(PrivateKey::from_bytes(bytes)?.prepare()?))
+                }
+            })
+            .collect();
+        Ok(Self(prepared?.into()))
+    }
+
     /// The signer of these secrets; signatures come in their order.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        Self(secrets.into_iter().map(prepare).collect())
+    pub fn of_secrets<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
+        Self(
+            secrets
+                .into_iter()
+                .map(|secret| Prepared::V1(secret::prepare(secret)))
+                .collect(),
+        )
+    }
+
+    /// Whether there is no key at all: what it would send, no receiver could verify.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value of [`SIGNATURE_HEADER`] for a message sent at `timestamp_seconds`.
     pub fn sign(&self, id: &str, timestamp_seconds: i64, body: &[u8]) -> String {
         let timestamp = timestamp_seconds.to_string();
-        let mut value = String::with_capacity(self.0.len().saturating_mul(48));
-        for prepared in &self.0 {
-            let mut mac = prepared.clone();
-            for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-                mac.update(part);
-            }
+        let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+        let mut value =
+            String::with_capacity(self.0.len().saturating_mul(SIGNATURE_TEXT_BYTES_MAX));
+        // Ed25519 goes over its message twice, so it takes it in one piece; HMAC takes it as it lies.
+        let mut whole: Option<Vec<u8>> = None;
+        for prepared in &*self.0 {
             if !value.is_empty() {
                 value.push(' ');
             }
-            value.push_str("v1,");
-            STANDARD.encode_string(mac.finalize().into_bytes(), &mut value);
+            match prepared {
+                Prepared::V1(prepared) => {
+                    let mut mac = prepared.clone();
+                    for part in parts {
+                        mac.update(part);
+                    }
+                    value.push_str("v1,");
+                    STANDARD.encode_string(mac.finalize().into_bytes(), &mut value);
+                }
+                Prepared::V1a(pair) => {
+                    let whole = whole.get_or_insert_with(|| parts.concat());
+                    value.push_str("v1a,");
+                    STANDARD.encode_string(pair.sign(whole), &mut value);
+                }
+            }
         }
         value
     }
@@ -125,16 +128,6 @@ impl fmt::Debug for Signer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Signer(*** × {})", self.0.len())
     }
-}
-
-/// HMAC with both of its padded blocks already hashed. Padding the key by hand is what HMAC does, and can't fail as slices can.
-fn prepare(secret: &Secret) -> Hmac<Sha256> {
-    let mut block = Zeroizing::new([0_u8; BLOCK_BYTES]);
-    for (place, byte) in block.iter_mut().zip(secret.as_bytes()) {
-        *place = *byte;
-    }
-    let key: &Key<Hmac<Sha256>> = (&*block).into();
-    Hmac::new(key)
 }
 
 #[cfg(test)]
@@ -162,18 +155,19 @@ mod tests {
 
     #[test]
     fn the_published_vector_comes_out() {
-        let signer = Signer::new([&Secret::parse(SECRET).unwrap()]);
-        assert_eq!(
-            signer.sign(ID, 1_649_367_553, BODY),
-            "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="
-        );
+        let secret = Secret::parse(SECRET).unwrap();
+        let expected = "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=";
+        let signer = Signer::of_secrets([&secret]);
+        assert_eq!(signer.sign(ID, 1_649_367_553, BODY), expected);
+        let signer = Signer::new([(SignatureScheme::V1, secret.as_bytes())]).unwrap();
+        assert_eq!(signer.sign(ID, 1_649_367_553, BODY), expected);
     }
 
     #[test]
     fn while_secrets_rotate_a_receiver_with_either_accepts() {
         let (old, new, other) = (Secret::generate(), Secret::generate(), Secret::generate());
         let now = Clock::system().now().unix_seconds();
-        let signature = Signer::new([&new, &old]).sign(ID, now, BODY);
+        let signature = Signer::of_secrets([&new, &old]).sign(ID, now, BODY);
         assert_eq!(signature.split(' ').count(), 2);
         let accepts = |secret: &Secret| {
             let receiver = standardwebhooks::Webhook::new(&secret.reveal()).unwrap();
@@ -185,37 +179,54 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_both_schemes_sign_side_by_side_in_their_order() {
+        let secret = Secret::generate();
+        let (new, old) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let signer = Signer::new([
+            (SignatureScheme::V1a, new.as_bytes()),
+            (SignatureScheme::V1, secret.as_bytes()),
+            (SignatureScheme::V1a, old.as_bytes()),
+        ])
+        .unwrap();
+        let now = Clock::system().now().unix_seconds();
+        let signature = signer.sign(ID, now, BODY);
+        let mut parts = signature.split(' ');
+        let message = [format!("{ID}.{now}.").as_bytes(), BODY].concat();
+        for (key, at) in [(&new, 0), (&old, 2)] {
+            let part = signature.split(' ').nth(at).unwrap();
+            let bytes = STANDARD.decode(part.strip_prefix("v1a,").unwrap()).unwrap();
+            assert!(key.public_key().verifies(&message, &bytes));
+        }
+        assert!(parts.nth(1).unwrap().starts_with("v1,"));
+        // Who knows only v1 passes over what it does not know.
+        let receiver = standardwebhooks::Webhook::new(&secret.reveal()).unwrap();
+        receiver
+            .verify(BODY, &headers(ID, now, &signature))
+            .unwrap();
+    }
+
+    #[test]
+    fn what_is_no_key_of_its_scheme_makes_no_signer() {
+        let seed = [7_u8; 32];
+        assert!(Signer::new([(SignatureScheme::V1a, &seed[..])]).is_ok());
+        let short = Signer::new([(SignatureScheme::V1, &[7_u8; 23][..])]);
+        assert_eq!(short.unwrap_err(), InvalidKey::V1(InvalidSecret));
+        let short = Signer::new([(SignatureScheme::V1a, &[7_u8; 31][..])]);
+        assert_eq!(short.unwrap_err(), InvalidKey::V1a(InvalidPrivateKey));
+        assert!(Signer::new([]).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_secret_is_printed_as_stars() {
         let secret = Secret::generate();
-        let signer = Signer::new([&secret]);
+        let signer = Signer::of_secrets([&secret]);
         assert_eq!(
             format!("{secret} {secret:?} {signer:?}"),
             "*** *** Signer(*** × 1)"
         );
-    }
-
-    #[test]
-    fn a_secret_survives_its_text_and_its_bytes() {
-        let secret = Secret::generate();
-        assert_eq!(secret.as_bytes().len(), 32);
-        assert_eq!(Secret::parse(&secret.reveal()), Ok(secret.clone()));
-        assert_eq!(Secret::from_bytes(secret.as_bytes()), Ok(secret));
-    }
-
-    #[test]
-    fn what_is_no_secret_is_refused() {
-        let short = format!("whsec_{}", STANDARD.encode([7_u8; 23]));
-        let long = format!("whsec_{}", STANDARD.encode([7_u8; 65]));
-        for text in [
-            "",
-            "whsec_",
-            "whsec_!!!",
-            "C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
-            &short,
-            &long,
-        ] {
-            assert_eq!(Secret::parse(text), Err(InvalidSecret), "{text}");
-        }
     }
 
     proptest! {
@@ -225,9 +236,28 @@ mod tests {
             body in "\\PC{0,200}",
             timestamp in 0_i64..4_000_000_000,
         ) {
-            let ours = Signer::new([&Secret::from_bytes(&key).unwrap()]).sign(ID, timestamp, body.as_bytes());
+            let ours = Signer::new([(SignatureScheme::V1, &key[..])]).unwrap().sign(ID, timestamp, body.as_bytes());
             let theirs = standardwebhooks::Webhook::from_bytes(key).unwrap().sign(ID, timestamp, body.as_bytes()).unwrap();
             prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn each_signature_is_over_id_time_and_every_byte_of_the_body(
+            seed: [u8; 32],
+            body in proptest::collection::vec(any::<u8>(), 1..200),
+            timestamp in 0_i64..4_000_000_000,
+            changed: proptest::sample::Index,
+        ) {
+            let value = Signer::new([(SignatureScheme::V1a, &seed[..])]).unwrap().sign(ID, timestamp, &body);
+            let signature = STANDARD.decode(value.strip_prefix("v1a,").unwrap()).unwrap();
+            let public = PrivateKey::from_bytes(&seed).unwrap().public_key();
+            let mut message = [format!("{ID}.{timestamp}.").as_bytes(), &body].concat();
+            prop_assert!(public.verifies(&message, &signature));
+            let at = changed.index(message.len());
+            if let Some(byte) = message.get_mut(at) {
+                *byte = byte.wrapping_add(1);
+            }
+            prop_assert!(!public.verifies(&message, &signature));
         }
     }
 }

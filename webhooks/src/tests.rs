@@ -14,9 +14,18 @@
 
 mod endpoints;
 mod enduring;
+mod following;
+mod health;
+mod keys;
 mod lanes;
+mod measuring;
+mod life;
+mod pulling;
 mod reading;
 mod receiver;
 mod relaying;
+mod replays;
 mod sending;
+mod timelines;
+mod settings;
 mod world;

@@ -23,26 +23,32 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, Failure, FailureKind, Outcome, Request},
+    client::{Client, Destination, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
+    endpoint::settings::{Credentials, Settings},
     event::envelope,
     relay::{LANES_CHANNEL, Wake},
     retry::{Decision, Jitter, Schedule, decide},
 };
 
 mod backend;
+mod breaker;
 mod dispatcher;
 mod lanes;
+mod pace;
+mod queue;
 mod recorder;
+mod ticket;
 
 use backend::LaneBackend;
 use dispatcher::{Dispatcher, Job};
 use lanes::Ending;
 pub use lanes::Limits;
+pub(crate) use lanes::Want;
 use recorder::Recorder;
 
 /// Jobs that wait between dispatcher and apalis: enough that neither waits for the other.
-const JOBS_BUFFERED: usize = 32;
+const JOBS_BUFFERED: usize = 128;
 
 /// The pause before listening again after the connection was lost.
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -164,7 +170,7 @@ fn send(
     Box::pin(worker.run())
 }
 
-/// What each delivery uses.
+/// What each request uses.
 #[derive(Debug)]
 struct Parts {
     client: Client,
@@ -173,76 +179,107 @@ struct Parts {
     recorder: Recorder,
 }
 
-/// One delivery, from the queue to its recorded outcome. A named function, because apalis takes no closure that borrows.
+/// One request, from the queue to the recorder. A named function, because apalis takes no closure that borrows.
 async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let started_at = parts.clock.now();
     // A fault of ours in one event counts as a failed attempt of it, so that it ends among the dead letters instead of being met for ever.
-    let outcome = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
+    let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
         .catch_unwind()
         .await;
-    let outcome = outcome.unwrap_or_else(|_| internal("the delivery panicked"));
-    let number = u32::try_from(job.number).unwrap_or(u32::MAX);
-    let decision = decide(
-        &parts.schedule,
-        number,
-        &outcome,
-        parts.clock.now(),
-        Jitter::random(),
-    );
-    log(&job, &outcome, decision);
-    let report = Report {
-        lease: job.lease,
-        sequence: job.sequence,
-        event: Arc::clone(&job.event),
-        attempt: Attempt::new(job.number, started_at, &outcome),
-        url: job.target.stored_url.clone().unwrap_or_default(),
-        decision,
-    };
-    if parts.recorder.record(report).await {
-        job.ticket.recorded(match decision {
-            Decision::Delivered => Ending::Accepted,
-            Decision::RetryAt(_) | Decision::DeadLetter(_) => Ending::Failed,
-            Decision::DisableEndpoint => Ending::Gone,
-        });
+    let (outcome, request_bytes) = sent.unwrap_or_else(|_| (internal("the delivery panicked"), 0));
+    let ended_at = parts.clock.now();
+    let Job {
+        lease,
+        items,
+        target,
+        ticket,
+    } = job;
+    let schedule = target.schedule.as_ref().unwrap_or(&parts.schedule);
+    let reports: Vec<Report> = items
+        .into_iter()
+        .map(|item| {
+            let number = u32::try_from(item.number).unwrap_or(u32::MAX);
+            let decision = decide(schedule, number, &outcome, ended_at, Jitter::random());
+            let report = Report {
+                lease,
+                sequence: item.sequence,
+                event: item.event,
+                attempt: Attempt::new(item.number, started_at, &outcome),
+                url: target.stored_url.clone().unwrap_or_default(),
+                endpoint_version: target.version,
+                request_bytes,
+                decision,
+            };
+            log(&report, &outcome);
+            report
+        })
+        .collect();
+    ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
+    parts.recorder.record(reports, ticket);
+}
+
+/// What an outcome says of its endpoint.
+fn ending(outcome: &Outcome, reports: &[Report], now: Timestamp) -> Ending {
+    match reports.first().map(|report| report.decision) {
+        Some(Decision::Delivered) => Ending::Accepted,
+        Some(Decision::DisableEndpoint) => Ending::Gone,
+        Some(Decision::RetryAt(_) | Decision::DeadLetter(_)) | None => {
+            // A receiver that is overloaded says so of itself, rather than of one event.
+            let pause = match &outcome.result {
+                Ok(answer) if matches!(answer.status, 429 | 503) => answer.retry_after,
+                _ => None,
+            };
+            Ending::Failed(pause.map(|pause| pause.until(now)))
+        }
     }
 }
 
-async fn attempt(job: &Job, client: &Client, now: Timestamp) -> Outcome {
-    if let Some(fault) = &job.fault {
-        return internal(fault);
+/// Sends a request, and says how many bytes its body had.
+async fn attempt(job: &Job, client: &Client, now: Timestamp) -> (Outcome, i32) {
+    match prepare(job, now) {
+        Ok(request) => {
+            let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
+            (client.post(request).await, bytes)
+        }
+        Err(fault) => (internal(&fault), 0),
     }
+}
+
+fn prepare(job: &Job, now: Timestamp) -> Result<Request, String> {
     let target = &job.target;
-    let url = match &target.url {
+    if let Some(fault) = job.items.iter().find_map(|item| item.fault.as_ref()) {
+        return Err(fault.clone());
+    }
+    let url = match &target.address {
         Some(Ok(url)) => url.clone(),
-        Some(Err(error)) => return internal(&error.to_string()),
-        None => return internal("there is no URL"),
+        Some(Err(error)) => return Err(error.to_string()),
+        None => return Err("there is no URL".to_owned()),
     };
-    let Some(signer) = &target.signer else {
-        return internal("the endpoint's secrets do not open");
-    };
+    let signer = target
+        .signer
+        .as_ref()
+        .ok_or("the endpoint's secrets do not open")?;
+    let item = job.items.first().ok_or("there is nothing to send")?;
     let shown = envelope(
-        &job.event,
-        job.merchant,
-        Some(job.sequence),
+        &item.event,
+        job.lease.merchant,
+        Some(item.sequence),
         &target.receiver,
-        job.personal.as_ref(),
+        item.personal.as_deref(),
     );
-    let body = match shown.and_then(|shown| serde_json::to_vec(&shown)) {
-        Ok(body) => body,
-        Err(error) => return internal(&error.to_string()),
-    };
-    let id = job.event.id.to_string();
+    let body = shown
+        .and_then(|shown| serde_json::to_vec(&shown))
+        .map_err(|error| error.to_string())?;
+    let id = item.event.id.to_string();
     let timestamp_seconds = now.unix_seconds();
     let signature = signer.sign(&id, timestamp_seconds, &body);
-    client
-        .post(Request {
-            url,
-            id,
-            timestamp_seconds,
-            signature,
-            body: Bytes::from(body),
-        })
-        .await
+    Ok(Request {
+        url,
+        id,
+        timestamp_seconds,
+        signature,
+        body: Bytes::from(body),
+    })
 }
 
 /// A failure of ours rather than of the receiver.
@@ -256,22 +293,22 @@ fn internal(detail: &str) -> Outcome {
     }
 }
 
-fn log(job: &Job, outcome: &Outcome, decision: Decision) {
+fn log(report: &Report, outcome: &Outcome) {
     let (status, failure) = match &outcome.result {
         Ok(answer) => (Some(answer.status), None),
         Err(failure) => (None, Some(failure)),
     };
     tracing::debug!(
-        merchant.id = %job.merchant,
-        endpoint.id = %job.lease.endpoint,
-        event.id = %job.event.id,
-        sequence = job.sequence,
-        attempt = job.number,
+        merchant.id = %report.lease.merchant,
+        endpoint.id = %report.lease.endpoint,
+        event.id = %report.event.id,
+        sequence = report.sequence,
+        attempt = report.attempt.number,
         http.status = status,
         failure = failure.map(|failure| failure.kind.as_str()),
         detail = failure.map(|failure| failure.detail.as_str()),
         duration_ms = %outcome.duration.as_millis(),
-        decision = ?decision,
+        decision = ?report.decision,
         "delivery attempted"
     );
 }

@@ -165,7 +165,7 @@ async fn upsert_group(
 }
 
 /// Makes many products what the inputs say; the results are in the inputs' order. Some six statements, however many. Refuses an input alone for
-/// its expected version; any other error is the whole group's.
+/// its expected version; any other error is the whole group's. Its events are a flood's: they let all others pass.
 pub async fn upsert_many(
     tx: &mut PgConnection,
     actor: &Actor,
@@ -294,7 +294,10 @@ async fn decide(
         store::upsert_variants(tx, merchant, &work.variants).await?;
     }
     for (request, (now, events)) in work.events {
-        event::append(tx, merchant, request, now, &events).await?;
+        match show {
+            Show::Products => event::append(tx, merchant, request, now, &events).await?,
+            Show::Ids => event::append_bulk(tx, merchant, request, now, &events).await?,
+        };
     }
     let missing = |place: usize| {
         let external_id = items

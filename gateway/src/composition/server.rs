@@ -27,7 +27,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 use webhooks::{
     client::{AddressPolicy, Client},
+    follow::{Seats, Streams},
+    hub::Hub,
+    pull::Leasing,
     relay::{Relay, Wake},
+    replay::Replayer,
     retry::Schedule,
     worker::{self, Worker},
 };
@@ -51,8 +55,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long connections may take to close after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections of the worker's pool at least: two listen, and relay, dispatcher, recorder and sweeper work at once.
-const WORKER_CONNECTIONS_MIN: u32 = 8;
+/// Connections of the worker's pool at least: three listen, and relay, dispatcher, recorder and sweeper work at once.
+const WORKER_CONNECTIONS_MIN: u32 = 9;
+
+/// Connections by which a process without a worker hears what others have relayed: one listens, and one looks and tells.
+const HUB_CONNECTIONS: u32 = 2;
 
 /// Connections for what must not wait for requests.
 const VITAL_CONNECTIONS: u32 = 2;
@@ -74,6 +81,15 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error("can't listen on {address}: {source}; name another address by --listen")]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The address for metrics can't be listened on.
+    #[error("can't listen on {address}: {source}; name another address by --metrics-listen")]
+    ListenForMetrics {
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -121,6 +137,13 @@ impl Server {
         let listener = TcpListener::bind(serve.listen)
             .await
             .map_err(cannot_listen(serve))?;
+        let metrics_listener = match serve.observation.metrics_listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| StartError::ListenForMetrics { address, source })?)
+            }
+            None => None,
+        };
         let address = listener.local_addr().map_err(cannot_listen(serve))?;
         let url = serve
             .public_url
@@ -132,6 +155,7 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let announcer = Announcer::default();
+        let hub = Hub::new(stop.clone());
         let database = foundation.api_database(serve.database_connections);
         let vital = foundation.api_database(VITAL_CONNECTIONS);
         let mut databases = vec![database.clone(), vital.clone()];
@@ -142,10 +166,11 @@ impl Server {
                 vital: &vital,
                 accounts: &accounts,
             };
-            api(
-                serve, foundation, shared, &announcer, &issuer, &tasks, &stop,
-            )
-            .await?
+            let told = Told {
+                announcer: &announcer,
+                hub: &hub,
+            };
+            api(serve, foundation, shared, told, &issuer, &tasks, &stop).await?
         } else {
             // A worker answers whoever asks for its health.
             rest::service_router(Health { database: vital })
@@ -159,14 +184,32 @@ impl Server {
                 tracing::error!(error = %error, "the server ended");
             }
         });
+        let is_measured = metrics_listener.is_some();
+        if let Some(listener) = metrics_listener {
+            tasks.spawn(crate::metrics::serve(listener, stop.clone()));
+        }
         if serve.role.works() {
             let worker = foundation
                 .worker_database((serve.database_connections / 2).max(WORKER_CONNECTIONS_MIN));
             databases.push(worker.clone());
-            work(
-                serve, foundation, worker, accounts, announcer, &tasks, &stop,
-            )?;
+            if is_measured {
+                let sampler =
+                    webhooks::metrics::Sampler::new(worker.clone(), foundation.clock().clone());
+                let stopped = stop.clone();
+                tasks.spawn(async move { sampler.run(stopped).await });
+            }
+            let heard = worker.clone();
+            let relayed = hub.clone();
+            spawn_until(&tasks, &stop, async move { relayed.run(&heard).await });
+            let told = Told {
+                announcer: &announcer,
+                hub: &hub,
+            };
+            work(serve, foundation, worker, accounts, told, &tasks, &stop)?;
         } else {
+            let heard = foundation.worker_database(HUB_CONNECTIONS);
+            databases.push(heard.clone());
+            spawn_until(&tasks, &stop, async move { hub.run(&heard).await });
             spawn_until(
                 &tasks,
                 &stop,
@@ -241,6 +284,13 @@ struct Shared<'d> {
     accounts: &'d Arc<Accounts>,
 }
 
+/// By whom the parts of the process hear of one another: of events that were committed, and of streams that have grown.
+#[derive(Clone, Copy)]
+struct Told<'t> {
+    announcer: &'t Announcer,
+    hub: &'t Hub,
+}
+
 /// The API: REST, GraphQL, the authorization server, and the service's own routes.
 async fn api(
     serve: &Serve,
@@ -250,7 +300,7 @@ async fn api(
         vital,
         accounts,
     }: Shared<'_>,
-    announcer: &Announcer,
+    Told { announcer, hub }: Told<'_>,
     issuer: &auth::Issuer,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -292,7 +342,24 @@ async fn api(
         keyring: Arc::clone(&keyring),
         idempotency: idempotency.clone(),
     }));
+    let seats = Seats::default();
     let services = Services {
+        leasing: Leasing {
+            database: database.clone(),
+            idempotency: idempotency.clone(),
+            keyring: Arc::clone(&keyring),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            seats: seats.clone(),
+            attempts_max: schedule(serve).attempts_max(),
+        },
+        streams: Streams {
+            database: database.clone(),
+            keyring: Arc::clone(&keyring),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            seats,
+        },
         placing,
         database: database.clone(),
         grants,
@@ -311,12 +378,14 @@ async fn api(
         errors: auth::client::token_error::TokenErrors::new(database.clone()),
     };
     let pages = console(foundation, database, accounts, announcer, issuer);
+    let public = rest::public_router(services.clone());
     let authenticated = rest::router(services)
         .merge(graphql)
         .layer(middleware::from_fn_with_state(bearer, authenticate));
     let postgres = foundation.postgres_state();
     let routed = Router::new()
         .merge(authenticated)
+        .merge(public)
         .merge(auth::http::router(oauth))
         .merge(pages)
         .layer(middleware::from_fn_with_state(postgres, refuse_while_away))
@@ -419,7 +488,7 @@ fn work(
     foundation: &Foundation,
     database: Database,
     accounts: Arc<Accounts>,
-    announcer: Announcer,
+    Told { announcer, hub }: Told<'_>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), StartError> {
@@ -430,20 +499,16 @@ fn work(
         clock.clone(),
         announcer.clone(),
         wake.clone(),
-    );
+    )
+    .telling(hub.clone());
+    let replayer = Replayer::new(database.clone(), clock.clone(), wake.clone());
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
+        proxy: serve.delivery.webhook_proxy.clone(),
         ..webhooks::client::Config::default()
     })?;
-    let schedule = serve
-        .delivery
-        .retry_schedule_s
-        .as_ref()
-        .map_or_else(Schedule::default, |waits| {
-            Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
-        });
     let config = worker::Config {
-        schedule,
+        schedule: schedule(serve),
         ..worker::Config::default()
     };
     let worker = Worker::new(
@@ -459,7 +524,9 @@ fn work(
     tasks.spawn(async move { relay.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { worker.run(stopped).await });
-    let (expiring, now) = (database.clone(), clock.clone());
+    let stopped = stop.clone();
+    tasks.spawn(async move { replayer.run(stopped).await });
+    let (expiring, now, announcer) = (database.clone(), clock.clone(), announcer.clone());
     spawn_until(tasks, stop, async move {
         announce_expiring(&expiring, &announcer, &now).await;
     });
@@ -513,6 +580,14 @@ async fn sweep(
             tracing::warn!(error = %error, "partitions could not be looked after");
         }
     }
+}
+
+/// The waits between attempts, where an endpoint has none of its own.
+fn schedule(serve: &Serve) -> Schedule {
+    let waits = serve.delivery.retry_schedule_s.as_ref();
+    waits.map_or_else(Schedule::default, |waits| {
+        Schedule::new(waits.iter().copied().map(Duration::from_secs).collect())
+    })
 }
 
 fn address_policy(serve: &Serve) -> AddressPolicy {

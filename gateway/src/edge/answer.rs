@@ -94,18 +94,34 @@ pub(crate) fn etag(version: i64) -> HeaderValue {
 
 /// What a mutation came to where there is no one resource whose version could be an ETag.
 #[derive(Debug)]
-pub(crate) struct Done<T>(Answer<T>);
+pub(crate) struct Done<T> {
+    answer: Answer<T>,
+    status: StatusCode,
+}
+
+impl<T> Done<T> {
+    /// 202: it goes on in the background.
+    pub(crate) fn accepted(mutated: Mutated<T>) -> Self {
+        Self {
+            answer: mutated.answer,
+            status: StatusCode::ACCEPTED,
+        }
+    }
+}
 
 impl<T> From<Mutated<T>> for Done<T> {
     fn from(mutated: Mutated<T>) -> Self {
-        Self(mutated.answer)
+        Self {
+            answer: mutated.answer,
+            status: StatusCode::OK,
+        }
     }
 }
 
 impl<T: Serialize> IntoResponse for Done<T> {
     fn into_response(self) -> Response {
-        let mut response = Json(self.0.value).into_response();
-        mark_replay(&mut response, self.0.replayed);
+        let mut response = (self.status, Json(self.answer.value)).into_response();
+        mark_replay(&mut response, self.answer.replayed);
         response
     }
 }

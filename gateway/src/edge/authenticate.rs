@@ -9,11 +9,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use kernel::{
     actor::Actor,
     id::RequestId,
     problem::{self, Problem},
 };
+
+use webhooks::follow::Standing;
 
 use super::Fault;
 
@@ -30,17 +33,44 @@ impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
     }
 }
 
+/// A request's token, to be asked about again: by what goes on for longer than a grant may take to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Pass {
+    bearer: Arc<Bearer>,
+    token: Arc<str>,
+    request: RequestId,
+}
+
+impl Standing for Pass {
+    fn check(&self) -> BoxFuture<'_, Result<(), Problem>> {
+        Box::pin(async {
+            let verified = self.bearer.verify(&self.token, self.request).await;
+            verified.map(drop).map_err(Problem::from)
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Pass {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        let pass = parts.extensions.get::<Self>().cloned();
+        pass.ok_or_else(unauthenticated)
+    }
+}
+
 /// Verifies the token and hands the actor on; without one nothing below is reached.
 pub(crate) async fn authenticate(
     State(bearer): State<Arc<Bearer>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let token = bearer::token_of(request.headers()).map(str::to_owned);
+    let token = bearer::token_of(request.headers()).map(Arc::from);
     let id = request.extensions().get::<RequestId>().copied();
     let mut response = match verify(&bearer, token, id).await {
-        Ok(actor) => {
+        Ok((actor, pass)) => {
             request.extensions_mut().insert(actor);
+            request.extensions_mut().insert(pass);
             next.run(request).await
         }
         Err(fault) => fault.into_response(),
@@ -51,14 +81,17 @@ pub(crate) async fn authenticate(
 }
 
 async fn verify(
-    bearer: &Bearer,
-    token: Result<String, auth::TokenFault>,
+    bearer: &Arc<Bearer>,
+    token: Result<Arc<str>, auth::TokenFault>,
     id: Option<RequestId>,
-) -> Result<Actor, Fault> {
-    let token = token.map_err(auth::Error::from)?;
-    Ok(bearer
-        .verify(&token, id.ok_or_else(unauthenticated)?)
-        .await?)
+) -> Result<(Actor, Pass), Fault> {
+    let pass = Pass {
+        bearer: Arc::clone(bearer),
+        token: token.map_err(auth::Error::from)?,
+        request: id.ok_or_else(unauthenticated)?,
+    };
+    let actor = bearer.verify(&pass.token, pass.request).await?;
+    Ok((actor, pass))
 }
 
 /// A route outside of [`authenticate`] asked for an actor: a fault of ours, which shows as a refusal.

@@ -139,6 +139,30 @@ impl<S: Send + Sync, T: Kind> FromRequestParts<S> for PathId<T> {
     }
 }
 
+/// A typed id in the path, and a number from 1 on after it; anything else is not there.
+#[derive(Debug)]
+pub(crate) struct PathSequence<T: Kind>(pub(crate) Id<T>, pub(crate) i64);
+
+impl<S: Send + Sync, T: Kind> FromRequestParts<S> for PathSequence<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let texts =
+            <Path<(String, String)> as FromRequestParts<S>>::from_request_parts(parts, state).await;
+        let (id, sequence) = texts.map(|Path(texts)| texts).unwrap_or_default();
+        let id = id.parse().map_err(|error| {
+            Problem::new(
+                &problem::NOT_FOUND,
+                format!("There is no {id:?}: an id here {error}."),
+            )
+        })?;
+        let number = sequence.parse().ok().filter(|&number: &i64| number >= 1);
+        let number =
+            number.ok_or_else(|| Problem::not_found("sequence", format!("{sequence:?}")))?;
+        Ok(Self(id, number))
+    }
+}
+
 /// A page and filters of a list. Unknown parameters are refused like unknown fields.
 #[derive(Debug)]
 pub(crate) struct Paging<Key, Filters> {

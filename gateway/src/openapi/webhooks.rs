@@ -83,6 +83,11 @@ const EVENTS: &[(&str, Option<&str>, &str)] = &[
         "An app's grant ends within 72 hours; one that was given for less, within the last quarter of its time. Once for each end.",
     ),
     (
+        "webhook_endpoint.failing",
+        Some("WebhookEndpoint"),
+        "An endpoint takes nothing that it is sent. It is switched off if that goes on.",
+    ),
+    (
         "webhook_endpoint.disabled",
         Some("WebhookEndpoint"),
         "An endpoint was switched off.",
@@ -104,9 +109,14 @@ const EVENTS: &[(&str, Option<&str>, &str)] = &[
     ),
 ];
 
-/// Whether this version sends events of a type.
-pub(crate) fn is_event_type(kind: &str) -> bool {
-    EVENTS.iter().any(|(known, ..)| *known == kind)
+/// Whether this version sends events of a type, or some that a pattern such as `order.*` or `*` matches.
+pub(crate) fn is_event_type(pattern: &str) -> bool {
+    EVENTS
+        .iter()
+        .any(|(known, ..)| match pattern.strip_suffix('*') {
+            Some(beginning) => known.starts_with(beginning),
+            None => *known == pattern,
+        })
 }
 
 /// Adds the section.

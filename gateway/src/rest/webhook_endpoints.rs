@@ -9,6 +9,7 @@ use webhooks::{
     dead_letter::{self, DeadLetter, DeadLetterId, Replayed},
     endpoint::{
         self, CreatedEndpoint, Deleted, Endpoint, EndpointChange, EndpointId, EndpointInput,
+        health::{self, Health},
     },
     stream::{self, StreamPage, StreamRequest},
 };
@@ -34,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
             delete_webhook_endpoint
         ))
         .routes(routes!(ping_webhook_endpoint))
+        .routes(routes!(get_webhook_endpoint_health))
         .routes(routes!(list_webhook_endpoint_events))
         .routes(routes!(list_dead_letters))
         .routes(routes!(get_dead_letter))
@@ -87,7 +89,14 @@ async fn list_webhook_endpoints(
 #[utoipa::path(
     post, path = "/v1/webhook-endpoints", operation_id = "createWebhookEndpoint", tag = "Webhook endpoints",
     params(KeyHeader),
-    request_body = EndpointInput,
+    request_body(content = EndpointInput, example = json!({
+        "url": "https://erp.example.com/stoa-webhooks", "description": "ERP, production", "eventTypes": ["order.*", "inventory.exhausted"],
+        "settings": {
+            "delivery": {"ordering": "resource", "rateLimitPerSecond": 50},
+            "signature": {"schemes": ["v1", "v1a"]},
+        },
+        "headers": {"x-tenant": "4711"},
+    })),
     responses((status = 201, description = "The endpoint, and its secret.", body = CreatedEndpoint)),
     extensions(("x-problem-types" = json!(["too_many_endpoints"]))),
     security(("oauth" = ["webhooks:write"])),
@@ -125,12 +134,17 @@ async fn get_webhook_endpoint(
 
 /// Change a webhook endpoint
 ///
-/// What is left out stays as it is. Switched on again, it is sent what has waited meanwhile.
+/// What is left out stays as it is; a group of `settings` that is given replaces the whole group. Switched on again, it is sent what was waiting when it was
+/// disabled, and with `catchUp: all` whatever came since.
 #[utoipa::path(
     patch, path = "/v1/webhook-endpoints/{endpointId}", operation_id = "updateWebhookEndpoint", tag = "Webhook endpoints",
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), KeyHeader, VersionHeader),
-    request_body(content = EndpointChange, example = json!({"eventTypes": ["order.placed", "order.cancelled"]})),
+    request_body(content = EndpointChange, example = json!({
+        "eventTypes": ["order.placed", "order.cancelled"], "status": "enabled", "catchUp": "all",
+        "settings": {"delivery": {"retryWaitsSeconds": [5, 60, 3_600]}},
+    })),
     responses((status = 200, description = "The endpoint.", body = Endpoint)),
+    extensions(("x-problem-types" = json!(["too_many_replays"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn update_webhook_endpoint(
@@ -160,7 +174,7 @@ async fn update_webhook_endpoint(
 
 /// Delete a webhook endpoint
 ///
-/// With its queue and its dead letters. What was sent stays in the merchant's feed.
+/// With its queue, its dead letters and its keys. What was sent stays in the merchant's feed.
 #[utoipa::path(
     delete, path = "/v1/webhook-endpoints/{endpointId}", operation_id = "deleteWebhookEndpoint", tag = "Webhook endpoints",
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), OptionalKeyHeader, VersionHeader),
@@ -201,6 +215,25 @@ async fn ping_webhook_endpoint(
     key: IdempotencyKey,
 ) -> Result<Mutated<Endpoint>, FaultOfOperation> {
     services.once(&actor, &key, &endpoint::Ping { id }).await
+}
+
+/// Get a webhook endpoint's health
+///
+/// Whether it takes what it is sent, how long it needs for it, what went wrong last, and how far it is behind.
+#[utoipa::path(
+    get, path = "/v1/webhook-endpoints/{endpointId}/health", operation_id = "getWebhookEndpointHealth", tag = "Webhook endpoints",
+    params(("endpointId" = EndpointId, Path, description = "The endpoint.")),
+    responses((status = 200, description = "How it fares.", body = Health)),
+    security(("oauth" = ["webhooks:read"])),
+)]
+async fn get_webhook_endpoint_health(
+    State(services): State<Services>,
+    Authenticated(actor): Authenticated,
+    PathId(id): PathId<Endpoint>,
+) -> Result<axum::Json<Health>, Fault> {
+    let mut tx = services.enter_by_key(&actor).await?;
+    let now = services.clock.now();
+    Ok(axum::Json(health::get(&mut tx, &actor, id, now).await?))
 }
 
 /// Where to read a stream.

@@ -7,7 +7,7 @@
 
 use sqlx::{Executor, PgConnection};
 
-use super::{NewEvent, RELAY_CHANNEL};
+use super::{NewEvent, Priority, RELAY_CHANNEL};
 use crate::{
     clock::Timestamp,
     db::{Database, Error},
@@ -20,6 +20,7 @@ pub(super) async fn insert(
     requests: &[RequestId],
     now: Timestamp,
     events: &[NewEvent],
+    priority: Priority,
 ) -> Result<Vec<EventId>, Error> {
     let ids: Vec<EventId> = events.iter().map(|_| EventId::new(now)).collect();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind).collect();
@@ -65,8 +66,9 @@ pub(super) async fn insert(
     sqlx::query!(
         "insert into outbox
             (merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal,
-             request_id, occurred_at)
-        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id, $13
+             request_id, occurred_at, priority)
+        select $1, id, type, resource_type, resource_id, resource_version, scope, locations::uuid[], data::json, subject_id, personal, request_id, $13,
+            $14
         from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bytea[], $12::uuid[])
             as event
                 (id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id)
@@ -84,6 +86,7 @@ pub(super) async fn insert(
         &personal as &[Option<&[u8]>],
         requests as &[RequestId],
         now as Timestamp,
+        priority.number(),
     )
     .execute(tx)
     .await?;

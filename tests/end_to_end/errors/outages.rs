@@ -97,7 +97,11 @@ async fn a_fault_of_ours_is_500_and_says_nothing_of_its_cause() {
         }
         asked += 1;
     }
-    assert_eq!(asked, world.versioned().count());
+    // Whoever verifies signatures without a token is served from the database as well.
+    let served = world.operations.iter().filter(|operation| {
+        operation.path.starts_with("/v1/") || operation.path.starts_with("/webhook-keys/")
+    });
+    assert_eq!(asked, served.count());
     take_away(&mut database, "true").await;
     let token = world.owner.request_token(&[]).await;
     assert_eq!(

@@ -19,6 +19,11 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Replays of an endpoint that may be running at once.
+const REPLAYS_MAX: usize = 10;
+/// Living keys that an endpoint may have of one scheme.
+const KEYS_MAX: usize = 8;
+
 /// What provocations work with.
 pub(super) struct Provocation {
     world: Arc<World>,
@@ -322,6 +327,42 @@ impl Provocation {
                     .expect(200);
                 self.send(&call).await
             }
+            ("startWebhookReplay", "too_many_replays") => {
+                // A disabled endpoint's replays wait, and so run.
+                let endpoint = call.path.strip_suffix("/replays").unwrap();
+                world
+                    .owner
+                    .patch(endpoint, &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
+                for _ in 0..REPLAYS_MAX {
+                    assert_eq!(self.send(&rekeyed(&call)).await.status, 202);
+                }
+                self.send(&rekeyed(&call)).await
+            }
+            ("startWebhookReplay" | "replayWebhookEvent", "endpoint_without_url") => {
+                world
+                    .owner
+                    .patch(endpoint_of(&call.path), &json!({"url": null}))
+                    .await
+                    .expect(200);
+                self.send(&call).await
+            }
+            ("replayWebhookEvent", "endpoint_disabled") => {
+                world
+                    .owner
+                    .patch(endpoint_of(&call.path), &json!({"status": "disabled"}))
+                    .await
+                    .expect(200);
+                self.send(&call).await
+            }
+            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+                let mut answer = self.send(&call).await;
+                for _ in 0..KEYS_MAX {
+                    answer = self.send(&rekeyed(&call)).await;
+                }
+                answer
+            }
             ("replayDeadLetter", "endpoint_disabled" | "endpoint_without_url") => {
                 let letter = world
                     .owner
@@ -389,6 +430,12 @@ pub(super) fn examples(operation: &Operation) -> Things {
         .into_iter()
         .map(|kind| (kind.clone(), format!("{kind}_01jd3x5k8vfm7b2c9q0r4t6w8y")))
         .collect()
+}
+
+/// The path of the endpoint that a path is about.
+fn endpoint_of(path: &str) -> &str {
+    let end = path.match_indices('/').nth(3).unwrap().0;
+    &path[..end]
 }
 
 /// The advisory lock of a key: what two processes at work on it would contend for.

@@ -275,10 +275,11 @@ impl Parameter {
             name: parameter["name"].as_str().unwrap().to_owned(),
             place: parameter["in"].as_str().unwrap().to_owned(),
             required: parameter["required"] == true,
-            example: examples
-                .iter()
-                .find_map(|example| example.as_str())
-                .map(str::to_owned),
+            example: examples.iter().find_map(|example| match example {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            }),
         }
     }
 }

@@ -127,6 +127,26 @@ impl World {
         .await
     }
 
+    /// An endpoint that has been sent something.
+    async fn make_endpoint(&self) -> String {
+        // With a public key too, for whoever reads those.
+        let input = json!({"url": self.receiver.url(), "eventTypes": ["order.placed"],
+            "settings": {"signature": {"schemes": ["v1", "v1a"]}}});
+        let made = self.owner.post("/v1/webhook-endpoints", &input).await;
+        let endpoint = text(&made.expect(201), "id");
+        let path = format!("/v1/webhook-endpoints/{endpoint}");
+        self.owner
+            .post(&format!("{path}/ping"), &Value::Null)
+            .await
+            .expect(200);
+        wait_for("an event in the endpoint's stream", async || {
+            let stream = self.owner.get(&format!("{path}/events")).await.expect(200);
+            (!stream["data"].as_array().unwrap().is_empty()).then_some(())
+        })
+        .await;
+        endpoint
+    }
+
     /// One thing of this kind: a new one if using it changes it.
     pub(crate) async fn make(&self, kind: &str) -> String {
         match kind {
@@ -149,11 +169,13 @@ impl World {
                     .expect(201);
                 text(&fulfilled["fulfillments"][0], "id")
             }
-            "whe" => {
-                self.owner
-                    .endpoint(Some(self.receiver.url()), &["order.placed"])
-                    .await
-                    .0
+            "whe" => self.make_endpoint().await,
+            "rpl" => {
+                let path = format!(
+                    "/v1/webhook-endpoints/{}/replays",
+                    self.make_endpoint().await
+                );
+                text(&self.owner.post(&path, &json!({})).await.expect(202), "id")
             }
             other => panic!("there is no way yet to make a {other}: teach it to `World::make`"),
         }

@@ -131,10 +131,16 @@ enum Reach {
 impl AddressPolicy {
     /// Whether a connection to this address may be opened.
     pub fn allows(self, address: IpAddr) -> bool {
-        let reach = match address {
-            IpAddr::V4(address) => reach_v4(address),
-            IpAddr::V6(address) => reach_v6(address),
-        };
+        match address {
+            IpAddr::V4(address) => self.allows_reach(reach_v4(address)),
+            IpAddr::V6(address) => {
+                self.allows_reach(reach_v6(address))
+                    && isatap(address).is_none_or(|inner| self.allows_reach(reach_v4(inner)))
+            }
+        }
+    }
+
+    const fn allows_reach(self, reach: Reach) -> bool {
         match reach {
             Reach::Public => true,
             Reach::Private => self.allow_private,
@@ -172,7 +178,17 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         // IPv4 address; documentation again.
         [0x2001, 0..=0x01ff | 0x0db8, ..] | [0x2002, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Never,
         [0x2000..=0x3fff, ..] => Reach::Public,
+        // IPv4-compatible (`::a.b.c.d`) and IPv4-translated (`::ffff:0:a.b.c.d`) addresses, both retired, and NAT64's local-use prefix
+        // (`64:ff9b:1::/48`), behind which is somebody's own network, are among these.
         _ => Reach::Never,
+    }
+}
+
+/// The IPv4 address of an ISATAP interface (RFC 5214, section 6.1), under whichever prefix: a router of that kind sends on to it.
+fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [.., 0x0000 | 0x0200, 0x5efe, high, low] => Some(embedded(high, low)),
+        _ => None,
     }
 }
 
@@ -229,7 +245,7 @@ impl Resolve for GuardedResolver {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
@@ -283,8 +299,103 @@ mod tests {
         ("[2001:2::1]", false, false), ("[2001:10::1]", false, false), ("[2001:20::1]", false, false),
         ("[2001:db8::1]", false, false), ("[3fff::1]", false, false), ("[2002:7f00:1::1]", false, false),
         ("[2002:808:808::1]", false, false), ("[64:ff9b:1::1]", false, false), ("[5f00::1]", false, false),
-        ("[4000::1]", false, false),
+        ("[4000::1]", false, false), ("[100:0:0:1::1]", false, false), ("[ff05::1:3]", false, false), ("[0::]", false, false),
+        // IPv4 within IPv6, in every way that has ever been written down, with an inner address of each kind.
+        ("[::ffff:192.168.1.1]", false, true), ("[::ffff:c0a8:101]", false, true), ("[0:0:0:0:0:ffff:127.0.0.1]", false, true),
+        ("[::FFFF:127.0.0.1]", false, true), ("[::ffff:100.64.0.1]", false, true), ("[::ffff:224.0.0.1]", false, false),
+        ("[::ffff:255.255.255.255]", false, false), ("[64:ff9b::10.0.0.1]", false, true), ("[64:ff9b::192.168.0.1]", false, true),
+        ("[64:ff9b::0.0.0.0]", false, false), ("[64:ff9b::224.0.0.1]", false, false),
+        ("[64:ff9b:1::7f00:1]", false, false), ("[64:ff9b:1:7f00:0:100::]", false, false), ("[64:ff9b:1:fffe::a00:1]", false, false),
+        ("[64:ff9b:1::8.8.8.8]", false, false), ("[64:ff9b:0:1::7f00:1]", false, false),
+        ("[::10.0.0.1]", false, false), ("[::a00:1]", false, false), ("[::169.254.169.254]", false, false),
+        ("[::ffff:0:127.0.0.1]", false, false), ("[::ffff:0:7f00:1]", false, false), ("[::ffff:0:10.0.0.1]", false, false),
+        ("[::ffff:0:8.8.8.8]", false, false), ("[::ffff:0:169.254.169.254]", false, false),
+        ("[2002:a00:1::1]", false, false), ("[2002:c0a8:101::]", false, false), ("[2002:a9fe:a9fe::1]", false, false),
+        ("[2001:0:7f00:1::]", false, false), ("[2001::f5ff:fffe]", false, false), // Teredo hides its client by inverting it
+        ("[2606:4700::5efe:127.0.0.1]", false, true), ("[2606:4700::5efe:10.0.0.1]", false, true),
+        ("[2606:4700::200:5efe:192.168.0.1]", false, true), ("[2606:4700::5efe:169.254.169.254]", false, false),
+        ("[2606:4700::200:5efe:a9fe:a9fe]", false, false), ("[2606:4700::5efe:224.0.0.1]", false, false),
+        ("[2606:4700::5efe:8.8.8.8]", true, true), ("[fe80::5efe:8.8.8.8]", false, false), ("[fe80::5efe:127.0.0.1]", false, false),
+        ("[fd00::5efe:8.8.8.8]", false, true), ("[fd00::5efe:169.254.169.254]", false, false),
+        // A zone names an interface of ours (RFC 6874), which URLs of browsers have not; so parsers disagree, and none is taken.
+        ("[fe80::1%25eth0]", false, false), ("[fe80::1%eth0]", false, false), ("[::1%25lo]", false, false),
+        ("[2606:4700::1%251]", false, false), ("[fe80::1%]", false, false),
     ];
+
+    /// Fewest forms of refused hosts that the table above must have.
+    const REFUSED_FORMS_MIN: usize = 40;
+
+    /// The addresses of the table that are refused by default, as a resolver might find them.
+    pub(in crate::client) fn refused_addresses() -> Vec<IpAddr> {
+        HOSTS
+            .iter()
+            .filter(|(_, by_default, _)| !by_default)
+            .filter_map(|(host, ..)| Url::parse(&format!("https://{host}/")).ok())
+            .filter_map(|url| match url.host() {
+                Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+                Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_table_of_hosts_is_not_cut_short() {
+        let mut refused: Vec<&str> = HOSTS
+            .iter()
+            .filter(|(_, by_default, _)| !by_default)
+            .map(|(host, ..)| *host)
+            .collect();
+        refused.sort_unstable();
+        let all = refused.len();
+        refused.dedup();
+        assert_eq!(refused.len(), all, "a host is there twice");
+        assert!(refused.len() >= REFUSED_FORMS_MIN, "{}", refused.len());
+        let mut addresses = refused_addresses();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert!(addresses.len() >= REFUSED_FORMS_MIN, "{}", addresses.len());
+    }
+
+    #[test]
+    fn a_zone_makes_no_address_another() {
+        let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
+        for scope in [0, 1, 7] {
+            let found = SocketAddr::V6(std::net::SocketAddrV6::new(link_local, 443, 0, scope));
+            assert!(!PUBLIC.allows(found.ip()));
+        }
+    }
+
+    proptest::proptest! {
+        /// However an IPv4 address is put into an IPv6 one, what is refused plain is refused there.
+        #[test]
+        fn no_form_of_ipv6_hides_a_refused_ipv4_address(bits: u32, prefix in 0x2003_u16..0x3ff0) {
+            let inner = Ipv4Addr::from_bits(bits);
+            let octets = inner.octets();
+            let (high, low) = (u16::from_be_bytes([octets[0], octets[1]]), u16::from_be_bytes([octets[2], octets[3]]));
+            let forms = [
+                [0, 0, 0, 0, 0, 0, high, low],
+                [0, 0, 0, 0, 0, 0xffff, high, low],
+                [0, 0, 0, 0, 0xffff, 0, high, low],
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low],
+                [0x64, 0xff9b, 1, 0, 0, 0, high, low],
+                [0x2002, high, low, 0, 0, 0, 0, 1],
+                [0x2001, 0, high, low, 0, 0, 0, 0],
+                [0x2001, 0, 0, 0, 0, 0, !high, !low],
+                [prefix, 0, 0, 0, 0, 0x5efe, high, low],
+                [prefix, 0, 0, 0, 0x200, 0x5efe, high, low],
+            ];
+            for policy in [PUBLIC, PRIVATE, LINK_LOCAL] {
+                let plain = policy.allows(IpAddr::V4(inner));
+                for form in forms {
+                    let address = Ipv6Addr::from(form);
+                    // The last of the compatible form is loopback of IPv6's own.
+                    let hidden = policy.allows(IpAddr::V6(address)) && address != Ipv6Addr::LOCALHOST;
+                    proptest::prop_assert!(plain || !hidden, "{address} hides {inner}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn each_form_of_a_host_is_judged_by_the_address_that_would_be_dialled() {

@@ -19,7 +19,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use kernel::clock::Clock;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
 use super::*;
+use crate::endpoint::settings::{
+    Authentication, Credentials, Settings, SignatureScheme, SignatureSettings,
+};
+
+mod authentication;
+mod limits;
+mod names;
 
 const INSIDE: AddressPolicy = AddressPolicy {
     allow_private: true,
@@ -35,28 +45,53 @@ const OUTSIDE: AddressPolicy = AddressPolicy {
 /// A deadline that tests can afford to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
-fn client(policy: AddressPolicy) -> Client {
-    Client::new(Config {
+/// One that no test is meant to wait for.
+const LONG: Duration = Duration::from_secs(20);
+
+fn config(policy: AddressPolicy, deadline: Duration) -> Config {
+    Config {
         policy,
-        deadline: SHORT,
-    })
-    .unwrap()
+        deadline,
+        proxy: None,
+    }
+}
+
+fn client(policy: AddressPolicy) -> Client {
+    Client::new(config(policy, SHORT)).unwrap()
 }
 
 fn patient(policy: AddressPolicy) -> Client {
-    Client::new(Config {
-        policy,
-        deadline: Duration::from_secs(20),
-    })
-    .unwrap()
+    Client::new(config(policy, LONG)).unwrap()
+}
+
+/// A client whose names lead where `lookup` says.
+fn looking_up(config: Config, lookup: Lookup) -> Client {
+    Client::with_parts(config, lookup, Tls::of_system().unwrap()).unwrap()
+}
+
+fn endpoint() -> EndpointId {
+    EndpointId::new(Clock::system().now())
+}
+
+fn destination(url: &str, settings: &Settings, credentials: &Credentials) -> Arc<Destination> {
+    Arc::new(Destination::new(endpoint(), url, settings, credentials).unwrap())
 }
 
 fn request(url: &str) -> Request {
+    request_to(destination(
+        url,
+        &Settings::default(),
+        &Credentials::default(),
+    ))
+}
+
+fn request_to(destination: Arc<Destination>) -> Request {
     Request {
-        url: Url::parse(url).unwrap(),
+        destination,
         id: "evt_1".to_owned(),
         timestamp_seconds: 1_700_000_000,
         signature: "v1,abc".to_owned(),
+        content_encoding: None,
         body: Bytes::from_static(b"{\"a\":1}"),
     }
 }
@@ -304,14 +339,7 @@ async fn what_breaks_on_the_way_is_told_apart() {
 async fn a_name_that_does_not_resolve_is_told_apart() {
     let lookup: Lookup =
         Arc::new(|_| Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::NotFound)) }));
-    let client = Client::with_lookup(
-        Config {
-            policy: OUTSIDE,
-            deadline: SHORT,
-        },
-        lookup,
-    )
-    .unwrap();
+    let client = looking_up(config(OUTSIDE, SHORT), lookup);
     assert_eq!(
         kind(&client.post(request("http://hooks.example/")).await),
         FailureKind::Dns
@@ -330,16 +358,7 @@ async fn neither_a_literal_nor_a_name_reaches_our_own_network() {
     }
     let inside: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let lookup: Lookup = Arc::new(move |_| Box::pin(async move { Ok(vec![inside]) }));
-    let named = |policy| {
-        Client::with_lookup(
-            Config {
-                policy,
-                deadline: Duration::from_secs(20),
-            },
-            Arc::clone(&lookup),
-        )
-        .unwrap()
-    };
+    let named = |policy| looking_up(config(policy, LONG), Arc::clone(&lookup));
     let rebound = request(&format!("http://hooks.example:{port}/hook"));
     assert_eq!(
         kind(&named(OUTSIDE).post(rebound.clone()).await),

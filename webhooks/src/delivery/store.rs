@@ -13,15 +13,20 @@ use kernel::{
     db::{Database, Error},
     id::{EventId, LocationId, MerchantId},
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 
 use super::{Attempt, AttemptId, Due, Lease, OwnerId, Report, Target};
-use crate::{endpoint::EndpointId, event::GrantRow};
+use crate::{
+    endpoint::{EndpointId, settings::Settings},
+    event::GrantRow,
+    worker::Want,
+};
 
 /// Attempts that a dead letter copies at most: those of the schedule, and of some replays.
 const ATTEMPTS_MAX: i64 = 100;
 
-/// Leases up to `limit` lanes that are due and nobody's, the longest due first, leaving out merchants who have their share.
+/// Leases up to `limit` lanes that are due and nobody's, the longest due first, leaving out merchants who have their share. With each comes how often its
+/// breaker had opened.
 pub(crate) async fn lease(
     tx: &mut PgConnection,
     owner: OwnerId,
@@ -29,9 +34,8 @@ pub(crate) async fn lease(
     until: Timestamp,
     limit: i64,
     leave_out: &[MerchantId],
-) -> Result<Vec<Lease>, Error> {
-    let leases = sqlx::query_as!(
-        Lease,
+) -> Result<Vec<(Lease, u32)>, Error> {
+    let rows = sqlx::query!(
         r#"update lanes
         set owner = $1,
             lease_until = $3,
@@ -51,7 +55,8 @@ pub(crate) async fn lease(
             lanes.endpoint_id as "endpoint: EndpointId",
             lanes.merchant_id as "merchant: MerchantId",
             lanes.fence,
-            lanes.signal"#,
+            lanes.signal,
+            lanes.breaker_count"#,
         owner as OwnerId,
         now as Timestamp,
         until as Timestamp,
@@ -60,7 +65,16 @@ pub(crate) async fn lease(
     )
     .fetch_all(tx)
     .await?;
-    Ok(leases)
+    let leases = rows.into_iter().map(|row| {
+        let lease = Lease {
+            endpoint: row.endpoint,
+            merchant: row.merchant,
+            fence: row.fence,
+            signal: row.signal,
+        };
+        (lease, u32::try_from(row.breaker_count).unwrap_or(0))
+    });
+    Ok(leases.collect())
 }
 
 /// Prolongs the leases of those lanes that this owner still has, and says which, as they now are.
@@ -125,47 +139,125 @@ pub(crate) async fn look(
     Ok(leases)
 }
 
-/// Due deliveries of some lanes, up to a number for each.
+/// Due deliveries of the lanes that want some, of each priority up to the number that is wanted, behind those that were read before.
 pub(crate) async fn due(
     tx: &mut PgConnection,
-    lanes: &[(Lease, usize)],
+    wants: &[Want],
     now: Timestamp,
 ) -> Result<Vec<Due>, Error> {
-    let merchants: Vec<MerchantId> = lanes.iter().map(|(lease, _)| lease.merchant).collect();
-    let endpoints: Vec<EndpointId> = lanes.iter().map(|(lease, _)| lease.endpoint).collect();
-    let limits: Vec<i64> = lanes
+    let mut merchants: Vec<MerchantId> = wants.iter().map(|want| want.lease.merchant).collect();
+    let lane_merchants = merchants.clone();
+    merchants.sort_unstable();
+    merchants.dedup();
+    let endpoints: Vec<EndpointId> = wants.iter().map(|want| want.lease.endpoint).collect();
+    let limits: Vec<i64> = wants
         .iter()
-        .map(|(_, limit)| i64::try_from(*limit).unwrap_or(i64::MAX))
+        .map(|want| i64::try_from(want.rows_max).unwrap_or(i64::MAX))
         .collect();
-    // A limit for each lane, so that one with a hundred thousand due neither crowds out the others nor is read whole.
+    let from = |after: fn(&Want) -> Option<(Timestamp, i64)>| -> (Vec<Timestamp>, Vec<i64>) {
+        let start = (Timestamp::from_unix_millis(0), 0);
+        wants
+            .iter()
+            .map(|want| after(want).unwrap_or(start))
+            .unzip()
+    };
+    let (normal_times, normal_sequences) = from(|want| want.after.normal);
+    let (bulk_times, bulk_sequences) = from(|want| want.after.bulk);
+    // A limit for each lane, so that one with a hundred thousand due neither crowds out the others nor is read whole. A select for each priority, so that
+    // each is a range of the index.
     let rows = sqlx::query_as!(
         Due,
         r#"select
-            due.merchant_id as "merchant: MerchantId",
-            due.endpoint_id as "endpoint: EndpointId",
-            due.sequence,
-            due.event_id as "event: EventId",
-            due.attempt_count,
-            due.due_at as "due_at: Timestamp"
-        from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as lane (merchant_id, endpoint_id, row_limit)
+            due.merchant_id as "merchant!: MerchantId",
+            due.endpoint_id as "endpoint!: EndpointId",
+            due.sequence as "sequence!",
+            due.event_id as "event!: EventId",
+            due.attempt_count as "attempt_count!",
+            due.due_at as "due_at!: Timestamp",
+            due.priority as "priority!",
+            due.resource_key,
+            due.data_bytes as "data_bytes!"
+        from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::timestamptz[], $7::bigint[])
+            as lane (merchant_id, endpoint_id, row_limit, normal_time, normal_sequence, bulk_time, bulk_sequence)
         cross join lateral (
-            select merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at
+            (select merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, priority, resource_key, data_bytes
             from deliveries
-            where deliveries.merchant_id = any($1)
+            where deliveries.merchant_id = any($9)
                 and deliveries.merchant_id = lane.merchant_id
                 and deliveries.endpoint_id = lane.endpoint_id
-                and deliveries.due_at <= $4
+                and deliveries.priority = 0
+                and deliveries.due_at <= $8
+                and (deliveries.due_at, deliveries.sequence) > (lane.normal_time, lane.normal_sequence)
             order by deliveries.due_at, deliveries.sequence
-            limit lane.row_limit
+            limit lane.row_limit)
+            union all
+            (select merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, priority, resource_key, data_bytes
+            from deliveries
+            where deliveries.merchant_id = any($9)
+                and deliveries.merchant_id = lane.merchant_id
+                and deliveries.endpoint_id = lane.endpoint_id
+                and deliveries.priority = 1
+                and deliveries.due_at <= $8
+                and (deliveries.due_at, deliveries.sequence) > (lane.bulk_time, lane.bulk_sequence)
+            order by deliveries.due_at, deliveries.sequence
+            limit lane.row_limit)
         ) as due"#,
-        &merchants as &[MerchantId],
+        &lane_merchants as &[MerchantId],
         &endpoints as &[EndpointId],
         &limits,
+        &normal_times as &[Timestamp],
+        &normal_sequences,
+        &bulk_times as &[Timestamp],
+        &bulk_sequences,
         now as Timestamp,
+        &merchants as &[MerchantId],
     )
     .fetch_all(tx)
     .await?;
     Ok(rows)
+}
+
+/// The first deliveries of some ordered resources, due or not, by their sequences; of each up to a number.
+pub(crate) async fn first_of_resources(
+    tx: &mut PgConnection,
+    resources: &[(Lease, i64, i64)],
+) -> Result<Vec<(EndpointId, i64, i64)>, Error> {
+    let lane_merchants: Vec<MerchantId> =
+        resources.iter().map(|(lease, ..)| lease.merchant).collect();
+    let mut merchants = lane_merchants.clone();
+    merchants.sort_unstable();
+    merchants.dedup();
+    let endpoints: Vec<EndpointId> = resources.iter().map(|(lease, ..)| lease.endpoint).collect();
+    let keys: Vec<i64> = resources.iter().map(|(_, key, _)| *key).collect();
+    let limits: Vec<i64> = resources.iter().map(|(.., limit)| *limit).collect();
+    let rows = sqlx::query!(
+        r#"select
+            first.endpoint_id as "endpoint: EndpointId",
+            first.resource_key as "key!",
+            first.sequence
+        from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) as resource (merchant_id, endpoint_id, key, row_limit)
+        cross join lateral (
+            select endpoint_id, resource_key, sequence
+            from deliveries
+            where deliveries.merchant_id = any($5)
+                and deliveries.merchant_id = resource.merchant_id
+                and deliveries.endpoint_id = resource.endpoint_id
+                and deliveries.resource_key = resource.key
+            order by deliveries.sequence
+            limit resource.row_limit
+        ) as first"#,
+        &lane_merchants as &[MerchantId],
+        &endpoints as &[EndpointId],
+        &keys,
+        &limits,
+        &merchants as &[MerchantId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.endpoint, row.key, row.sequence))
+        .collect())
 }
 
 struct TargetRow {
@@ -173,6 +265,8 @@ struct TargetRow {
     endpoint: EndpointId,
     url: Option<String>,
     sealed_secrets: Vec<Vec<u8>>,
+    settings: Json<Settings>,
+    version: i64,
     is_granted: bool,
     scopes: Option<Vec<String>>,
     locations: Option<Vec<LocationId>>,
@@ -195,6 +289,8 @@ pub(crate) async fn targets(
             endpoints.id as "endpoint: EndpointId",
             case when endpoints.status = 'enabled' then endpoints.url end as url,
             endpoints.sealed_secrets,
+            endpoints.settings as "settings: Json<Settings>",
+            endpoints.version,
             endpoints.grant_id is not null as "is_granted!",
             grants.scopes as "scopes?",
             grants.locations as "locations?: Vec<LocationId>",
@@ -216,6 +312,8 @@ pub(crate) async fn targets(
         merchant: row.merchant,
         url: row.url,
         sealed_secrets: row.sealed_secrets,
+        settings: row.settings.0,
+        version: row.version,
         receiver: GrantRow {
             is_granted: row.is_granted,
             scopes: row.scopes,
@@ -286,13 +384,21 @@ pub(super) async fn insert_attempts(
         .iter()
         .map(|report| report.attempt.answer_excerpt.as_deref())
         .collect();
+    let versions: Vec<i64> = reports
+        .iter()
+        .map(|report| report.endpoint_version)
+        .collect();
+    let request_bytes: Vec<i32> = reports.iter().map(|report| report.request_bytes).collect();
     sqlx::query!(
         "insert into attempts
-            (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt)
-        select merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt
+            (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt,
+             endpoint_version, request_bytes)
+        select merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt,
+            endpoint_version, request_bytes
         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::integer[], $7::timestamptz[], $8::integer[],
-            $9::integer[], $10::text[], $11::text[])
-            as attempt (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt)
+            $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::integer[])
+            as attempt (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt,
+                endpoint_version, request_bytes)
         on conflict (merchant_id, id) do nothing",
         &merchants as &[MerchantId],
         &ids as &[AttemptId],
@@ -305,10 +411,21 @@ pub(super) async fn insert_attempts(
         &statuses as &[Option<i32>],
         &errors as &[Option<&str>],
         &excerpts as &[Option<&str>],
+        &versions,
+        &request_bytes,
     )
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// The merchants of some reports, each once.
+fn merchants_of(reports: &[&Report]) -> Vec<MerchantId> {
+    let mut merchants: Vec<MerchantId> =
+        reports.iter().map(|report| report.lease.merchant).collect();
+    merchants.sort_unstable();
+    merchants.dedup();
+    merchants
 }
 
 /// Takes deliveries off the queue.
@@ -322,13 +439,14 @@ pub(super) async fn remove(tx: &mut PgConnection, reports: &[&Report]) -> Result
     sqlx::query!(
         "delete from deliveries
         using unnest($1::uuid[], $2::uuid[], $3::bigint[]) as settled (merchant_id, endpoint_id, sequence)
-        where deliveries.merchant_id = any($1)
+        where deliveries.merchant_id = any($4)
             and deliveries.merchant_id = settled.merchant_id
             and deliveries.endpoint_id = settled.endpoint_id
             and deliveries.sequence = settled.sequence",
         &merchants as &[MerchantId],
         &endpoints as &[EndpointId],
         &sequences,
+        &merchants_of(reports) as &[MerchantId],
     )
     .execute(tx)
     .await?;
@@ -343,27 +461,18 @@ pub(super) async fn reschedule(
     if again.is_empty() {
         return Ok(());
     }
-    let merchants: Vec<MerchantId> = again
-        .iter()
-        .map(|(report, _)| report.lease.merchant)
-        .collect();
-    let endpoints: Vec<EndpointId> = again
-        .iter()
-        .map(|(report, _)| report.lease.endpoint)
-        .collect();
-    let sequences: Vec<i64> = again.iter().map(|(report, _)| report.sequence).collect();
-    let counts: Vec<i32> = again
-        .iter()
-        .map(|(report, _)| report.attempt.number)
-        .collect();
-    let times: Vec<Timestamp> = again.iter().map(|(_, due_at)| *due_at).collect();
+    let (reports, times): (Vec<&Report>, Vec<Timestamp>) = again.iter().copied().unzip();
+    let merchants: Vec<MerchantId> = reports.iter().map(|report| report.lease.merchant).collect();
+    let endpoints: Vec<EndpointId> = reports.iter().map(|report| report.lease.endpoint).collect();
+    let sequences: Vec<i64> = reports.iter().map(|report| report.sequence).collect();
+    let counts: Vec<i32> = reports.iter().map(|report| report.attempt.number).collect();
     sqlx::query!(
         "update deliveries
         set attempt_count = settled.attempt_count,
             due_at = settled.due_at
         from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::integer[], $5::timestamptz[])
             as settled (merchant_id, endpoint_id, sequence, attempt_count, due_at)
-        where deliveries.merchant_id = any($1)
+        where deliveries.merchant_id = any($6)
             and deliveries.merchant_id = settled.merchant_id
             and deliveries.endpoint_id = settled.endpoint_id
             and deliveries.sequence = settled.sequence",
@@ -372,6 +481,7 @@ pub(super) async fn reschedule(
         &sequences,
         &counts,
         &times as &[Timestamp],
+        &merchants_of(&reports) as &[MerchantId],
     )
     .execute(tx)
     .await?;
@@ -464,21 +574,39 @@ pub(crate) async fn next_due(
         .collect())
 }
 
+/// A lane to let go of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Release {
+    pub(crate) lease: Lease,
+    /// When it is due again; `None` if nothing is.
+    pub(crate) due_at: Option<Timestamp>,
+    /// How often its breaker has opened since its endpoint last accepted something.
+    pub(crate) breaker_openings: u32,
+    /// Until when nothing is sent, if its breaker is open.
+    pub(crate) rest_until: Option<Timestamp>,
+}
+
 /// Lets go of lanes to which nothing was added since their signals were seen, and says which.
 pub(crate) async fn release(
     tx: &mut PgConnection,
     owner: OwnerId,
-    lanes: &[(Lease, Option<Timestamp>)],
+    lanes: &[Release],
 ) -> Result<Vec<EndpointId>, Error> {
-    let endpoints: Vec<EndpointId> = lanes.iter().map(|(lease, _)| lease.endpoint).collect();
-    let fences: Vec<i64> = lanes.iter().map(|(lease, _)| lease.fence).collect();
-    let signals: Vec<i64> = lanes.iter().map(|(lease, _)| lease.signal).collect();
-    let times: Vec<Option<Timestamp>> = lanes.iter().map(|(_, due_at)| *due_at).collect();
+    let endpoints: Vec<EndpointId> = lanes.iter().map(|lane| lane.lease.endpoint).collect();
+    let fences: Vec<i64> = lanes.iter().map(|lane| lane.lease.fence).collect();
+    let signals: Vec<i64> = lanes.iter().map(|lane| lane.lease.signal).collect();
+    let times: Vec<Option<Timestamp>> = lanes.iter().map(|lane| lane.due_at).collect();
+    let breaker_counts: Vec<i32> = lanes
+        .iter()
+        .map(|lane| i32::try_from(lane.breaker_openings).unwrap_or(i32::MAX))
+        .collect();
+    let rests: Vec<Option<Timestamp>> = lanes.iter().map(|lane| lane.rest_until).collect();
     let released = sqlx::query_scalar!(
         r#"with idle as (
-            select lanes.endpoint_id, seen.due_at
+            select lanes.endpoint_id, seen.due_at, seen.breaker_count, seen.rest_until
             from lanes
-            join unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[]) as seen (endpoint_id, fence, signal, due_at)
+            join unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::integer[], $7::timestamptz[])
+                as seen (endpoint_id, fence, signal, due_at, breaker_count, rest_until)
                 on seen.endpoint_id = lanes.endpoint_id
                 and seen.fence = lanes.fence
                 and seen.signal = lanes.signal
@@ -489,7 +617,9 @@ pub(crate) async fn release(
         update lanes
         set owner = null,
             lease_until = null,
-            due_at = idle.due_at
+            due_at = idle.due_at,
+            breaker_count = idle.breaker_count,
+            rest_until = idle.rest_until
         from idle
         where lanes.endpoint_id = idle.endpoint_id
         returning lanes.endpoint_id as "endpoint: EndpointId""#,
@@ -498,6 +628,8 @@ pub(crate) async fn release(
         &fences,
         &signals,
         &times as &[Option<Timestamp>],
+        &breaker_counts,
+        &rests as &[Option<Timestamp>],
     )
     .fetch_all(tx)
     .await?;

@@ -8,34 +8,30 @@ use kernel::{
     event::{self, NewEvent, ResourceRef},
     id::{GrantId, MerchantId, RequestId},
     idempotency::{Call, Kept, Operation},
-    problem::FieldError,
+    keyring::Keyring,
     scope::Scope,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use sqlx::PgConnection;
-use url::Url;
 
 use super::{
-    CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
-    PER_APP_MAX, Setting, Status, Visible, store,
+    CatchUp, CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput,
+    Owner, PER_APP_MAX, Setting, Status, Visible, check,
+    configuration::{open_credentials, seal_credentials},
+    input::lowercase,
+    key::{NewKey, Ring},
+    settings::{Authentication, Credentials, Settings, SignatureScheme},
+    store,
 };
 use crate::{
-    client::{AddressPolicy, check_url},
     error::{Error, Refusal},
     event::{ENDPOINT_RESOURCE, PING},
-    sign::Secret,
+    replay::{self, Selection},
 };
 
-fn checked_url(text: &str, policy: AddressPolicy) -> Result<Url, Error> {
-    check_url(text, policy).map_err(|error| {
-        Error::InvalidFields(vec![FieldError::at(
-            "/url",
-            error.code(),
-            error.to_string(),
-        )])
-    })
-}
+/// The type of the event that tells of an endpoint which takes nothing.
+const FAILING: &str = "webhook_endpoint.failing";
 
 /// Makes an endpoint.
 #[derive(Debug)]
@@ -63,7 +59,11 @@ impl Operation for Create {
         Call { actor, now }: Call<'_>,
     ) -> Result<CreatedEndpoint, Error> {
         let Self { input, setting } = self;
-        setting.check_event_types(input.event_types.as_deref())?;
+        let url = setting.check(
+            input.url.as_deref(),
+            input.event_types.as_deref(),
+            input.settings.new_authentication(),
+        )?;
         let grant: Option<GrantId> = match input.owner {
             Owner::Grant => Some(actor.grant),
             Owner::Merchant => {
@@ -71,11 +71,14 @@ impl Operation for Create {
                 None
             }
         };
-        let url = input
-            .url
-            .as_deref()
-            .map(|url| checked_url(url, setting.policy))
-            .transpose()?;
+        let mut settings = Settings::default();
+        input.settings.apply(&mut settings);
+        let mut credentials = Credentials {
+            headers: input.headers.as_ref().map(lowercase).unwrap_or_default(),
+            ..Credentials::default()
+        };
+        input.credentials.apply(&mut credentials);
+        fit(&mut settings, &credentials)?;
         if store::count(tx, actor.merchant, actor.app).await? >= i64::from(PER_APP_MAX) {
             return Err(Refusal::TooManyEndpoints.into());
         }
@@ -87,28 +90,108 @@ impl Operation for Create {
             owner: input.owner,
             status: Status::Enabled,
             disabled_reason: None,
+            settings,
+            verified_at: None,
             version: 1,
             created_at: now,
             updated_at: now,
         };
-        let secret = Secret::generate();
-        let key = setting
-            .keyring
-            .merchant_key(&mut *tx, actor.merchant)
-            .await?;
-        let sealed = key.seal(
-            &secret_context(actor.merchant, endpoint.id),
-            secret.as_bytes(),
-        )?;
-        store::insert(tx, actor.merchant, actor.app, grant, &endpoint, &sealed).await?;
-        Ok(CreatedEndpoint {
-            endpoint,
-            secret: Some(secret.reveal()),
-        })
+        let keys = endpoint.settings.signature.schemes.iter();
+        let keys: Vec<NewKey> = keys
+            .map(|scheme| NewKey::generate(*scheme))
+            .collect::<Result<_, _>>()?;
+        let ring = Ring::of(&mut *tx, &setting.keyring, actor.merchant, &endpoint, now).await?;
+        let shared = keys.iter().filter(|key| key.scheme == SignatureScheme::V1);
+        let owned = store::Owned {
+            app: actor.app,
+            grant,
+            sealed_secrets: ring.sealed_secrets(shared.map(|key| key.secret.as_slice()))?,
+            sealed_credentials: sealed(
+                tx,
+                &setting.keyring,
+                actor.merchant,
+                &endpoint,
+                &credentials,
+            )
+            .await?,
+        };
+        store::insert(tx, actor.merchant, &endpoint, &owned).await?;
+        let secret = ring.begin(tx, &keys).await?;
+        if input.verify {
+            append(tx, actor.merchant, actor.request, now, PING, &endpoint).await?;
+        }
+        Ok(CreatedEndpoint { endpoint, secret })
     }
 }
 
-/// What a secret is sealed for, so that it opens for its own endpoint alone.
+/// What comes of a switch on or off: off, the stream's last number is noted; on, what came after that is caught up with as the owner chooses.
+///
+/// The cursor is locked, so that a relay which has not numbered yet does so after this transaction, and what it has numbered is seen here.
+async fn switch(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+    catch_up: Option<CatchUp>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let last_sequence = store::lock_cursor(&mut *tx, merchant, endpoint.id).await?;
+    if endpoint.status == Status::Disabled {
+        let at = Some(last_sequence);
+        store::set_disabled_at(tx, merchant, endpoint.id, at).await?;
+        return Ok(());
+    }
+    let off = store::switched_off(&mut *tx, merchant, endpoint.id).await?;
+    store::set_disabled_at(&mut *tx, merchant, endpoint.id, None).await?;
+    match catch_up {
+        // Whoever reads by number has their place in the stream, and misses nothing.
+        Some(CatchUp::All) if endpoint.is_queued() => {
+            // Disabled by an older binary, it has no such number: then whatever was never accepted counts as missed.
+            let since = off.at_sequence.unwrap_or(0);
+            if since < last_sequence {
+                let missed = Selection::missed_since(since);
+                replay::start(tx, off.app, merchant, endpoint.id, missed, now).await?;
+            }
+        }
+        Some(CatchUp::None) => store::delete_deliveries(tx, merchant, endpoint.id).await?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Completes settings by what follows from the credentials, and checks that all of it fits.
+fn fit(settings: &mut Settings, credentials: &Credentials) -> Result<(), Error> {
+    settings.header_names = credentials.headers.keys().cloned().collect();
+    check::whole(settings, credentials).map_err(Error::InvalidFields)
+}
+
+async fn sealed(
+    tx: &mut PgConnection,
+    keyring: &Keyring,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+) -> Result<Option<Vec<u8>>, Error> {
+    let key = keyring.merchant_key(tx, merchant).await?;
+    seal_credentials(&key, merchant, endpoint.id, credentials)
+}
+
+impl Credentials {
+    /// Drops the secrets that an authentication has no use for.
+    fn forget_unused(&mut self, authentication: Option<&Authentication>) {
+        if !matches!(
+            authentication,
+            Some(Authentication::OauthClientCredentials { .. })
+        ) {
+            self.client_secret = None;
+        }
+        if !matches!(authentication, Some(Authentication::MutualTls)) {
+            self.certificate_pem = None;
+            self.private_key_pem = None;
+        }
+    }
+}
+
+/// What a secret in `endpoints.sealed_secrets` is sealed for, so that it opens for its own endpoint alone.
 pub(crate) fn secret_context(merchant: MerchantId, endpoint: EndpointId) -> String {
     format!("webhook_secret:{merchant}:{endpoint}")
 }
@@ -155,14 +238,11 @@ impl Operation for Update {
             version,
             change,
         } = &self.input;
-        let url = change
-            .url
-            .as_ref()
-            .and_then(Option::as_deref)
-            .map(|url| checked_url(url, self.setting.policy))
-            .transpose()?;
-        let kinds = change.event_types.as_ref().and_then(Option::as_deref);
-        self.setting.check_event_types(kinds)?;
+        let url = self.setting.check(
+            change.url.as_ref().and_then(Option::as_deref),
+            change.event_types.as_ref().and_then(Option::as_deref),
+            change.settings.new_authentication(),
+        )?;
         let before = store::lock(tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
@@ -184,16 +264,44 @@ impl Operation for Update {
             let reason = before.disabled_reason.unwrap_or(DisabledReason::Requested);
             after.disabled_reason = (status == Status::Disabled).then_some(reason);
         }
-        if after == before {
+        if after.url != before.url {
+            after.verified_at = None;
+        }
+        let keyring = &self.setting.keyring;
+        let key = keyring.merchant_key(&mut *tx, actor.merchant).await?;
+        let kept = store::sealed_credentials(&mut *tx, actor.merchant, *id).await?;
+        let known = open_credentials(&key, actor.merchant, *id, kept.as_deref())?;
+        let mut credentials = known.clone();
+        change.settings.apply(&mut after.settings);
+        credentials.forget_unused(after.settings.authentication.as_ref());
+        if let Some(headers) = &change.headers {
+            credentials.headers = headers.as_ref().map(lowercase).unwrap_or_default();
+        }
+        change.credentials.apply(&mut credentials);
+        if after.settings != before.settings || credentials != known {
+            fit(&mut after.settings, &credentials)?;
+        }
+        if after == before && credentials == known {
             return Ok(before);
         }
         after.version = before.version.saturating_add(1);
         after.updated_at = now;
         store::update(tx, actor.merchant, &after).await?;
+        if credentials != known {
+            let sealed = seal_credentials(&key, actor.merchant, *id, &credentials)?;
+            store::set_sealed_credentials(&mut *tx, actor.merchant, *id, sealed.as_deref()).await?;
+        }
+        if after.settings.signature != before.settings.signature {
+            let ring = Ring::of(&mut *tx, keyring, actor.merchant, &after, now).await?;
+            ring.provide(&mut *tx).await?;
+        }
         let sends =
             |endpoint: &Endpoint| endpoint.url.is_some() && endpoint.status == Status::Enabled;
-        if after.url.is_none() {
+        if !after.is_queued() {
             store::delete_deliveries(tx, actor.merchant, after.id).await?;
+        }
+        if after.status != before.status {
+            switch(tx, actor.merchant, &after, change.catch_up, now).await?;
         }
         // Raised even if nothing becomes due: whoever owns the lane rereads the endpoint.
         store::raise_lane(tx, after.id, sends(&after).then_some(now)).await?;
@@ -217,6 +325,17 @@ pub(crate) async fn announce(
         Status::Disabled => "webhook_endpoint.disabled",
     };
     append(tx, merchant, request, now, kind, endpoint).await
+}
+
+/// Appends the event of an endpoint that has been failing for a while, well before anything is switched off.
+pub async fn announce_failing(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    request: RequestId,
+    now: Timestamp,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    append(tx, merchant, request, now, FAILING, endpoint).await
 }
 
 async fn append(

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schema(as = WebhookEndpointSettings)]
 pub struct Settings {
-    /// A condition on the event, as a CEL expression over `event`, such as `event.data.total.amount > 100.0`; null for all events of the types.
+    /// A condition on the event, as a CEL expression over `event`, such as `double(event.data.total.amount) > 100.0`; null for all events of the types.
     #[schema(required, example = "event.resource.type == 'order'")]
     pub filter: Option<String>,
     /// What the body is made of.

@@ -10,9 +10,20 @@ use kernel::{
     db::Error,
     id::{AppId, GrantId, MerchantId},
 };
-use sqlx::PgConnection;
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json};
 
-use super::{DisabledReason, Endpoint, EndpointId, Owner, Status, Visible};
+use super::{DisabledReason, Endpoint, EndpointId, Owner, Status, Visible, settings::Settings};
+
+/// What a row has beside what is shown of an endpoint.
+pub(crate) struct Owned {
+    pub(crate) app: AppId,
+    /// `None`: the merchant's.
+    pub(crate) grant: Option<GrantId>,
+    /// The shared secrets as older binaries read them, the newest first.
+    pub(crate) sealed_secrets: Vec<Vec<u8>>,
+    pub(crate) sealed_credentials: Option<Vec<u8>>,
+}
 
 pub(crate) struct Row {
     id: EndpointId,
@@ -22,6 +33,8 @@ pub(crate) struct Row {
     event_types: Option<Vec<String>>,
     status: String,
     disabled_reason: Option<String>,
+    settings: Value,
+    verified_at: Option<Timestamp>,
     version: i64,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -43,8 +56,13 @@ impl TryFrom<Row> for Endpoint {
                 None => None,
                 Some("requested") => Some(DisabledReason::Requested),
                 Some("gone") => Some(DisabledReason::Gone),
+                Some("failing") => Some(DisabledReason::Failing),
                 Some(_) => return Err(unknown("disabled_reason")),
             },
+            settings: serde_json::from_value(row.settings).map_err(|error| {
+                Error::corrupt("endpoints", row.id, format!("settings: {error}"))
+            })?,
+            verified_at: row.verified_at,
             id: row.id,
             url: row.url,
             description: row.description,
@@ -76,6 +94,8 @@ pub(crate) async fn find(
             event_types,
             status,
             disabled_reason,
+            settings,
+            verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
             updated_at as "updated_at: Timestamp"
@@ -107,6 +127,8 @@ pub(super) async fn lock(
             event_types,
             status,
             disabled_reason,
+            settings,
+            verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
             updated_at as "updated_at: Timestamp"
@@ -140,6 +162,8 @@ pub(super) async fn list(
             event_types,
             status,
             disabled_reason,
+            settings,
+            verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
             updated_at as "updated_at: Timestamp"
@@ -195,35 +219,36 @@ pub(super) async fn count(
     Ok(count)
 }
 
-pub(super) async fn insert(
+pub(crate) async fn insert(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    app: AppId,
-    grant: Option<GrantId>,
     endpoint: &Endpoint,
-    sealed_secret: &[u8],
+    owned: &Owned,
 ) -> Result<(), Error> {
     sqlx::query!(
         "insert into endpoints
-            (merchant_id, id, app_id, grant_id, url, description, event_types, status, disabled_reason, sealed_secrets, version,
-             created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, array[$10::bytea], $11, $12, $13)",
+            (merchant_id, id, app_id, grant_id, url, description, event_types, status, disabled_reason, settings, sealed_secrets,
+             sealed_credentials, version, created_at, updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         merchant as MerchantId,
         endpoint.id as EndpointId,
-        app as AppId,
-        grant as Option<GrantId>,
+        owned.app as AppId,
+        owned.grant as Option<GrantId>,
         endpoint.url,
         endpoint.description,
         endpoint.event_types.as_deref(),
         endpoint.status.as_str(),
         endpoint.disabled_reason.map(DisabledReason::as_str),
-        sealed_secret,
+        Json(&endpoint.settings) as Json<&Settings>,
+        &owned.sealed_secrets,
+        owned.sealed_credentials.as_deref(),
         endpoint.version,
         endpoint.created_at as Timestamp,
         endpoint.updated_at as Timestamp,
     )
     .execute(&mut *tx)
     .await?;
+    insert_version(&mut *tx, merchant, endpoint).await?;
     sqlx::query!(
         "insert into endpoint_cursors (merchant_id, endpoint_id, last_sequence)
         values ($1, $2, 0)",
@@ -243,7 +268,28 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn update(
+/// Keeps what an endpoint was at this version, as far as it decides what is sent.
+async fn insert_version(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into endpoint_versions (merchant_id, endpoint_id, version, url, settings, created_at)
+        values ($1, $2, $3, $4, $5, $6)",
+        merchant as MerchantId,
+        endpoint.id as EndpointId,
+        endpoint.version,
+        endpoint.url,
+        Json(&endpoint.settings) as Json<&Settings>,
+        endpoint.updated_at as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn update(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: &Endpoint,
@@ -256,7 +302,9 @@ pub(super) async fn update(
             status = $6,
             disabled_reason = $7,
             version = $8,
-            updated_at = $9
+            updated_at = $9,
+            settings = $10,
+            verified_at = $11
         where merchant_id = $1
             and id = $2",
         merchant as MerchantId,
@@ -268,6 +316,165 @@ pub(super) async fn update(
         endpoint.disabled_reason.map(DisabledReason::as_str),
         endpoint.version,
         endpoint.updated_at as Timestamp,
+        Json(&endpoint.settings) as Json<&Settings>,
+        endpoint.verified_at as Option<Timestamp>,
+    )
+    .execute(&mut *tx)
+    .await?;
+    insert_version(tx, merchant, endpoint).await
+}
+
+pub(super) async fn sealed_secrets(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let sealed = sqlx::query_scalar!(
+        "select sealed_secrets
+        from endpoints
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(sealed.unwrap_or_default())
+}
+
+pub(crate) async fn set_sealed_secrets(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+    sealed: &[Vec<u8>],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoints
+        set sealed_secrets = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+        sealed,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn sealed_credentials(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<Option<Vec<u8>>, Error> {
+    let sealed = sqlx::query_scalar!(
+        "select sealed_credentials
+        from endpoints
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(sealed.flatten())
+}
+
+pub(crate) async fn set_sealed_credentials(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+    sealed: Option<&[u8]>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoints
+        set sealed_credentials = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+        sealed,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Locks an endpoint's cursor and gives the last number of its stream.
+pub(super) async fn lock_cursor(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<i64, Error> {
+    let last = sqlx::query_scalar!(
+        "select last_sequence
+        from endpoint_cursors
+        where merchant_id = $1
+            and endpoint_id = $2
+        for update",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(last.unwrap_or_default())
+}
+
+/// What is known of an endpoint's being disabled, for whoever enables it.
+pub(super) struct SwitchedOff {
+    pub(super) app: AppId,
+    /// The stream's last number then; `None` if an older binary disabled it.
+    pub(super) at_sequence: Option<i64>,
+}
+
+pub(super) async fn switched_off(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<SwitchedOff, Error> {
+    let row = sqlx::query_as!(
+        SwitchedOff,
+        r#"select
+            app_id as "app: AppId",
+            disabled_at_sequence as at_sequence
+        from endpoints
+        where merchant_id = $1
+            and id = $2"#,
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row)
+}
+
+pub(crate) async fn set_disabled_at(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+    sequence: Option<i64>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoints
+        set disabled_at_sequence = $3
+        where merchant_id = $1
+            and id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+        sequence,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Tells whoever owns the lane that the endpoint has changed; what is due, and when, stays.
+pub(crate) async fn signal_lane(tx: &mut PgConnection, id: EndpointId) -> Result<(), Error> {
+    sqlx::query!(
+        "update lanes
+        set signal = signal + 1
+        where endpoint_id = $1",
+        id as EndpointId,
     )
     .execute(tx)
     .await?;
@@ -284,13 +491,15 @@ pub(crate) async fn disable(
     reason: DisabledReason,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, Error> {
+    let last_sequence = last_sequence(&mut *tx, merchant, id).await?;
     let row = sqlx::query_as!(
         Row,
         r#"update endpoints
         set status = 'disabled',
             disabled_reason = $4,
             version = version + 1,
-            updated_at = $5
+            updated_at = $5,
+            disabled_at_sequence = $6
         where merchant_id = $1
             and id = $2
             and url = $3
@@ -303,6 +512,8 @@ pub(crate) async fn disable(
             event_types,
             status,
             disabled_reason,
+            settings,
+            verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
             updated_at as "updated_at: Timestamp""#,
@@ -311,10 +522,33 @@ pub(crate) async fn disable(
         url,
         reason.as_str(),
         now as Timestamp,
+        last_sequence,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let endpoint = Endpoint::try_from(row)?;
+    insert_version(tx, merchant, &endpoint).await?;
+    Ok(Some(endpoint))
+}
+
+/// The last number of the endpoint's stream.
+pub(crate) async fn last_sequence(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<i64, Error> {
+    let last = sqlx::query_scalar!(
+        "select last_sequence
+        from endpoint_cursors
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
     )
     .fetch_optional(tx)
     .await?;
-    row.map(Endpoint::try_from).transpose()
+    Ok(last.unwrap_or_default())
 }
 
 /// Tells whoever owns the lane, or will, that there is something to look at; `due_at` null if nothing may be sent.
@@ -326,6 +560,8 @@ pub(crate) async fn raise_lane(
     sqlx::query!(
         "update lanes
         set due_at = $2,
+            breaker_count = 0,
+            rest_until = null,
             signal = signal + 1
         where endpoint_id = $1",
         id as EndpointId,
@@ -385,12 +621,75 @@ pub(super) async fn delete(
     )
     .execute(&mut *tx)
     .await?;
+    delete_belongings(&mut *tx, merchant, id).await?;
     sqlx::query!(
         "delete from endpoints
         where merchant_id = $1
             and id = $2",
         merchant as MerchantId,
         id as EndpointId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Deletes what is of no use without its endpoint: keys, versions, health, replays.
+async fn delete_belongings(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from endpoint_keys
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoint_versions
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoint_health
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoint_hours
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let replays = sqlx::query_scalar!(
+        "delete from replays
+        where merchant_id = $1
+            and endpoint_id = $2
+        returning id",
+        merchant as MerchantId,
+        id as EndpointId,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from replay_hints
+        where replay_id = any($1)",
+        &replays,
     )
     .execute(tx)
     .await?;

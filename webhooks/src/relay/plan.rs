@@ -7,6 +7,8 @@ use kernel::{
     id::{AppId, EventId, LocationId},
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     endpoint::EndpointId,
     event::{ENDPOINT_RESOURCE, PING, Receiver},
@@ -23,6 +25,9 @@ pub(super) struct Pending {
     pub(super) scope: String,
     pub(super) locations: Vec<LocationId>,
     pub(super) occurred_at: Timestamp,
+    /// 0: somebody waits for it; 1: bulk.
+    pub(super) priority: i16,
+    pub(super) data_bytes: i32,
 }
 
 /// An endpoint that may be interested.
@@ -32,17 +37,22 @@ pub(super) struct Audience {
     pub(super) app: AppId,
     pub(super) of_merchant: bool,
     pub(super) kinds: Option<Vec<String>>,
-    /// Whether it is sent deliveries: it has a URL, and is enabled.
-    pub(super) pushed: bool,
+    /// Whether its deliveries are queued: it is enabled, and is sent them or leases them.
+    pub(super) is_queued: bool,
+    /// Whether one resource's deliveries wait for one another.
+    pub(super) is_ordered: bool,
+    /// Whether it wants each change that an import makes.
+    pub(super) takes_bulk: bool,
     pub(super) receiver: Receiver,
 }
 
 /// The events of a batch that go into one endpoint's stream, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Interest {
+#[derive(Debug, Clone)]
+pub(super) struct Interest<'b> {
     pub(super) endpoint: EndpointId,
-    pub(super) pushed: bool,
-    pub(super) events: Vec<EventId>,
+    pub(super) is_queued: bool,
+    is_ordered: bool,
+    pub(super) events: Vec<&'b Pending>,
 }
 
 /// One event in one stream.
@@ -51,7 +61,21 @@ pub(super) struct Entry {
     pub(super) endpoint: EndpointId,
     pub(super) event: EventId,
     pub(super) sequence: i64,
-    pub(super) pushed: bool,
+    pub(super) is_queued: bool,
+    pub(super) priority: i16,
+    /// Where its endpoint wants order: the resource.
+    pub(super) resource_key: Option<i64>,
+    pub(super) data_bytes: i32,
+}
+
+/// What stands for a resource in the queue: the first eight bytes of the SHA-256 of its type and id. Two resources of one key merely wait for each other.
+pub(crate) fn resource_key(kind: &str, id: &str) -> i64 {
+    let digest = Sha256::digest(format!("{kind}:{id}"));
+    let mut bytes = [0; 8];
+    for (place, byte) in bytes.iter_mut().zip(digest) {
+        *place = byte;
+    }
+    i64::from_be_bytes(bytes)
 }
 
 /// Orders a batch by time, and each resource's events by their versions: the places that a resource's events have by time stay theirs, and are
@@ -82,21 +106,21 @@ pub(super) fn order(batch: &mut [Pending]) {
 }
 
 /// Who is interested in what of a batch, in the order of endpoints.
-pub(super) fn interest(batch: &[Pending], audience: &[Audience]) -> Vec<Interest> {
+pub(super) fn interest<'b>(batch: &'b [Pending], audience: &[Audience]) -> Vec<Interest<'b>> {
     let apps: HashMap<String, AppId> = audience
         .iter()
         .map(|one| (one.endpoint.to_string(), one.app))
         .collect();
     let interests = audience.iter().map(|one| Interest {
         endpoint: one.endpoint,
-        pushed: one.pushed,
+        is_queued: one.is_queued,
+        is_ordered: one.is_ordered,
         events: batch
             .iter()
             .filter(|event| concerns(event, one, &apps))
-            .map(|event| event.id)
             .collect(),
     });
-    let mut interests: Vec<Interest> = interests
+    let mut interests: Vec<Interest<'_>> = interests
         .filter(|interest| !interest.events.is_empty())
         .collect();
     interests.sort_by_key(|interest| interest.endpoint);
@@ -105,6 +129,9 @@ pub(super) fn interest(batch: &[Pending], audience: &[Audience]) -> Vec<Interest
 
 fn concerns(event: &Pending, one: &Audience, apps: &HashMap<String, AppId>) -> bool {
     if !one.receiver.may_see(&event.scope, &event.locations) {
+        return false;
+    }
+    if event.priority > 0 && !one.takes_bulk {
         return false;
     }
     if event.kind == PING {
@@ -122,7 +149,7 @@ fn concerns(event: &Pending, one: &Audience, apps: &HashMap<String, AppId>) -> b
 }
 
 /// Numbers each interest from its endpoint's cursor on.
-pub(super) fn number(interests: &[Interest], cursors: &HashMap<EndpointId, i64>) -> Vec<Entry> {
+pub(super) fn number(interests: &[Interest<'_>], cursors: &HashMap<EndpointId, i64>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for interest in interests {
         let Some(last) = cursors.get(&interest.endpoint) else {
@@ -136,9 +163,14 @@ pub(super) fn number(interests: &[Interest], cursors: &HashMap<EndpointId, i64>)
                 .zip(sequences)
                 .map(|(event, sequence)| Entry {
                     endpoint: interest.endpoint,
-                    event: *event,
+                    event: event.id,
                     sequence,
-                    pushed: interest.pushed,
+                    is_queued: interest.is_queued,
+                    priority: event.priority,
+                    resource_key: interest
+                        .is_ordered
+                        .then(|| resource_key(&event.resource_kind, &event.resource_id)),
+                    data_bytes: event.data_bytes,
                 }),
         );
     }
@@ -166,6 +198,8 @@ mod tests {
             scope: "orders:read".to_owned(),
             locations: Vec::new(),
             occurred_at: at,
+            priority: 0,
+            data_bytes: 2,
         }
     }
 
@@ -175,7 +209,9 @@ mod tests {
             app: AppId::from_uuid(Uuid::from_u128(app)),
             of_merchant: false,
             kinds: kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
-            pushed: true,
+            is_queued: true,
+            is_ordered: false,
+            takes_bulk: true,
             receiver: Receiver(Some(Access {
                 scopes: scopes.parse().unwrap(),
                 locations: None,
@@ -242,26 +278,59 @@ mod tests {
                 without_scope,
             ],
         );
+        let interests: Vec<(EndpointId, Vec<EventId>)> = interests
+            .into_iter()
+            .map(|interest| {
+                let events = interest.events.iter().map(|event| event.id);
+                (interest.endpoint, events.collect())
+            })
+            .collect();
         assert_eq!(
             interests,
             [
-                Interest {
-                    endpoint: all.endpoint,
-                    pushed: true,
-                    events: vec![order.id, to_all.id, disabled.id]
-                },
-                Interest {
-                    endpoint: cancelled_only.endpoint,
-                    pushed: true,
-                    events: vec![to_second.id]
-                },
-                Interest {
-                    endpoint: merchants.endpoint,
-                    pushed: true,
-                    events: vec![disabled.id]
-                },
+                (all.endpoint, vec![order.id, to_all.id, disabled.id]),
+                (cancelled_only.endpoint, vec![to_second.id]),
+                (merchants.endpoint, vec![disabled.id]),
             ]
         );
+    }
+
+    #[test]
+    fn an_endpoint_that_wants_a_summary_of_imports_is_not_sent_each_change() {
+        let change = Pending {
+            priority: 1,
+            ..pending("a", 1, 1)
+        };
+        let each = audience(1, 1, None, "orders:read");
+        let summary = Audience {
+            takes_bulk: false,
+            ..audience(2, 1, None, "orders:read")
+        };
+        let batch = [change, pending("b", 1, 2)];
+        let counts: Vec<usize> = interest(&batch, &[each, summary])
+            .iter()
+            .map(|interest| interest.events.len())
+            .collect();
+        assert_eq!(counts, [2, 1]);
+    }
+
+    #[test]
+    fn only_where_order_is_wanted_has_a_delivery_its_resource() {
+        let ordered = Audience {
+            is_ordered: true,
+            ..audience(1, 1, None, "orders:read")
+        };
+        let plain = audience(2, 1, None, "orders:read");
+        let batch = [pending("a", 1, 1), pending("a", 2, 2), pending("b", 1, 3)];
+        let interests = interest(&batch, &[ordered.clone(), plain.clone()]);
+        let cursors = HashMap::from([(ordered.endpoint, 0), (plain.endpoint, 0)]);
+        let keys: Vec<Option<i64>> = number(&interests, &cursors)
+            .iter()
+            .map(|entry| entry.resource_key)
+            .collect();
+        let (a, b) = (resource_key("order", "a"), resource_key("order", "b"));
+        assert_eq!(keys, [Some(a), Some(a), Some(b), None, None, None]);
+        assert_ne!(a, b);
     }
 
     #[test]

@@ -13,10 +13,16 @@ use kernel::{
     db::{Database, Error},
     id::{AppId, EventId, LocationId, MerchantId},
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 
 use super::plan::{Audience, Entry, Interest, Pending};
-use crate::{endpoint::EndpointId, event::GrantRow};
+use crate::{
+    endpoint::{
+        EndpointId, Status,
+        settings::{Imports, Ordering, PullMode, Settings},
+    },
+    event::GrantRow,
+};
 
 /// Locks the merchant's feed and gives its last number.
 pub(super) async fn lock_feed(tx: &mut PgConnection, merchant: MerchantId) -> Result<i64, Error> {
@@ -66,7 +72,7 @@ pub(super) async fn advance_feed(
     Ok(())
 }
 
-/// Some of what waits in the outbox. Its statement begins after the feed was locked, so it sees whatever earlier relays have left.
+/// Some of what waits in the outbox, what somebody waits for before bulk. Its statement begins after the feed was locked, so it sees whatever earlier relays have left.
 pub(super) async fn batch(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -82,10 +88,12 @@ pub(super) async fn batch(
             resource_version,
             scope,
             locations as "locations: Vec<LocationId>",
-            occurred_at as "occurred_at: Timestamp"
+            occurred_at as "occurred_at: Timestamp",
+            priority,
+            octet_length(data::text) as "data_bytes!"
         from outbox
         where merchant_id = $1
-        order by id
+        order by priority, id
         limit $2"#,
         merchant as MerchantId,
         limit,
@@ -126,7 +134,9 @@ pub(super) async fn earlier(
             outbox.resource_version,
             outbox.scope,
             outbox.locations as "locations: Vec<LocationId>",
-            outbox.occurred_at as "occurred_at: Timestamp"
+            outbox.occurred_at as "occurred_at: Timestamp",
+            outbox.priority,
+            octet_length(outbox.data::text) as "data_bytes!"
         from outbox
         join unnest($2::text[], $3::text[], $4::bigint[]) as latest (kind, id, version)
             on outbox.resource_type = latest.kind
@@ -149,7 +159,9 @@ struct AudienceRow {
     endpoint: EndpointId,
     app: AppId,
     event_types: Option<Vec<String>>,
-    pushed: bool,
+    status: String,
+    has_url: bool,
+    settings: Json<Settings>,
     is_granted: bool,
     scopes: Option<Vec<String>>,
     locations: Option<Vec<LocationId>>,
@@ -170,7 +182,9 @@ pub(super) async fn audience(
             endpoints.id as "endpoint: EndpointId",
             endpoints.app_id as "app: AppId",
             endpoints.event_types,
-            endpoints.status = 'enabled' and endpoints.url is not null as "pushed!",
+            endpoints.status,
+            endpoints.url is not null as "has_url!",
+            endpoints.settings as "settings: Json<Settings>",
             endpoints.grant_id is not null as "is_granted!",
             grants.scopes as "scopes?",
             grants.locations as "locations?: Vec<LocationId>",
@@ -190,7 +204,10 @@ pub(super) async fn audience(
         app: row.app,
         of_merchant: !row.is_granted,
         kinds: row.event_types,
-        pushed: row.pushed,
+        is_queued: row.status == Status::Enabled.as_str()
+            && (row.has_url || row.settings.pull == PullMode::Lease),
+        is_ordered: row.settings.delivery.ordering == Ordering::Resource,
+        takes_bulk: row.settings.delivery.imports == Imports::Each,
         receiver: GrantRow {
             is_granted: row.is_granted,
             scopes: row.scopes,
@@ -214,10 +231,10 @@ pub(super) async fn move_events(
     sqlx::query!(
         "insert into events
             (merchant_id, id, feed_number, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id,
-             personal, request_id, occurred_at)
+             personal, request_id, occurred_at, trace_parent)
         select outbox.merchant_id, outbox.id, numbered.feed_number, outbox.type, outbox.resource_type, outbox.resource_id,
             outbox.resource_version, outbox.scope, outbox.locations, outbox.data, outbox.subject_id, outbox.personal,
-            outbox.request_id, outbox.occurred_at
+            outbox.request_id, outbox.occurred_at, outbox.trace_parent
         from outbox
         join unnest($2::uuid[], $3::bigint[]) as numbered (id, feed_number)
             on numbered.id = outbox.id
@@ -267,7 +284,7 @@ pub(super) async fn lock_cursors(
 pub(super) async fn advance_cursors(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    interests: &[Interest],
+    interests: &[Interest<'_>],
     cursors: &HashMap<EndpointId, i64>,
 ) -> Result<(), Error> {
     let mut endpoints: Vec<EndpointId> = Vec::with_capacity(interests.len());
@@ -319,6 +336,7 @@ pub(super) async fn insert_streams(
     Ok(())
 }
 
+/// Queues deliveries, and gives what waits of their ordered resources at a lower priority the same one: it has to go first.
 pub(super) async fn insert_deliveries(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -331,18 +349,49 @@ pub(super) async fn insert_deliveries(
     let endpoints: Vec<EndpointId> = entries.iter().map(|entry| entry.endpoint).collect();
     let events: Vec<EventId> = entries.iter().map(|entry| entry.event).collect();
     let sequences: Vec<i64> = entries.iter().map(|entry| entry.sequence).collect();
+    let priorities: Vec<i16> = entries.iter().map(|entry| entry.priority).collect();
+    let resources: Vec<Option<i64>> = entries.iter().map(|entry| entry.resource_key).collect();
+    let bytes: Vec<i32> = entries.iter().map(|entry| entry.data_bytes).collect();
     sqlx::query!(
-        "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at)
-        select $1, endpoint_id, sequence, event_id, 0, $5, $5
-        from unnest($2::uuid[], $3::uuid[], $4::bigint[]) as entry (endpoint_id, event_id, sequence)
+        "insert into deliveries
+            (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at, priority, resource_key, data_bytes)
+        select $1, endpoint_id, sequence, event_id, 0, $5, $5, priority, resource_key, data_bytes
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $6::smallint[], $7::bigint[], $8::integer[])
+            as entry (endpoint_id, event_id, sequence, priority, resource_key, data_bytes)
         returning sequence",
         merchant as MerchantId,
         &endpoints as &[EndpointId],
         &events as &[EventId],
         &sequences,
         now as Timestamp,
+        &priorities,
+        &resources as &[Option<i64>],
+        &bytes,
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
+    .await?;
+    let urgent: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.priority == 0 && entry.resource_key.is_some())
+        .collect();
+    if urgent.is_empty() {
+        return Ok(());
+    }
+    let endpoints: Vec<EndpointId> = urgent.iter().map(|entry| entry.endpoint).collect();
+    let resources: Vec<Option<i64>> = urgent.iter().map(|entry| entry.resource_key).collect();
+    sqlx::query!(
+        "update deliveries
+        set priority = 0
+        from unnest($2::uuid[], $3::bigint[]) as urgent (endpoint_id, resource_key)
+        where deliveries.merchant_id = $1
+            and deliveries.endpoint_id = urgent.endpoint_id
+            and deliveries.resource_key = urgent.resource_key
+            and deliveries.priority = 1",
+        merchant as MerchantId,
+        &endpoints as &[EndpointId],
+        &resources as &[Option<i64>],
+    )
+    .execute(tx)
     .await?;
     Ok(())
 }
@@ -365,7 +414,7 @@ pub(super) async fn raise_lanes(
             for no key update
         )
         update lanes
-        set due_at = least(lanes.due_at, $2),
+        set due_at = least(lanes.due_at, greatest(lanes.rest_until, $2)),
             signal = lanes.signal + 1
         from locked
         where lanes.endpoint_id = locked.endpoint_id",

@@ -21,9 +21,7 @@ use crate::{
 fn input(url: Option<&str>) -> EndpointInput {
     EndpointInput {
         url: url.map(str::to_owned),
-        description: None,
-        event_types: None,
-        owner: Owner::Grant,
+        ..EndpointInput::default()
     }
 }
 

@@ -25,7 +25,7 @@ async fn lease(world: &World, owner: OwnerId) -> Vec<Lease> {
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    leases
+    leases.into_iter().map(|(lease, _)| lease).collect()
 }
 
 async fn report(
@@ -57,6 +57,8 @@ async fn report(
         duration: Duration::ZERO,
     };
     Report {
+        endpoint_version: 1,
+        request_bytes: 100,
         lease,
         sequence,
         event: Arc::new(event),
@@ -66,11 +68,25 @@ async fn report(
     }
 }
 
+fn release_of(lease: Lease, due_at: Option<kernel::clock::Timestamp>) -> store::Release {
+    store::Release {
+        lease,
+        due_at,
+        breaker_openings: 0,
+        rest_until: None,
+    }
+}
+
 async fn settled(world: &World, owner: OwnerId, reports: &[Report]) -> Settled {
     let mut tx = world.worker.begin().await.unwrap();
-    let settled = settle(&mut tx, owner, reports, world.clock.now())
-        .await
-        .unwrap();
+    let settled = settle(
+        &mut tx,
+        owner,
+        &reports.iter().collect::<Vec<_>>(),
+        world.clock.now(),
+    )
+    .await
+    .unwrap();
     tx.commit().await.unwrap();
     settled
 }
@@ -244,7 +260,7 @@ async fn a_lane_to_which_something_was_added_is_not_let_go() {
             .unwrap()
             .get(&lease.endpoint)
             .copied();
-        let released = store::release(&mut tx, owner, &[(lease, due)])
+        let released = store::release(&mut tx, owner, &[release_of(lease, due)])
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -281,10 +297,15 @@ async fn a_settling_owner_can_not_lose_its_lane_before_the_commit() {
     world.clock.advance(Duration::from_secs(11));
     let mut tx = world.worker.begin().await.unwrap();
     assert_eq!(
-        settle(&mut tx, first, &delivered, world.clock.now())
-            .await
-            .unwrap()
-            .counted,
+        settle(
+            &mut tx,
+            first,
+            &delivered.iter().collect::<Vec<_>>(),
+            world.clock.now()
+        )
+        .await
+        .unwrap()
+        .counted,
         [true]
     );
     assert_eq!(

@@ -59,7 +59,7 @@ fn sequences(page: &StreamPage) -> Vec<i64> {
         .collect()
 }
 
-async fn forget(world: &World, table: &str, column: &str, events: &[EventId]) {
+pub(super) async fn forget(world: &World, table: &str, column: &str, events: &[EventId]) {
     let mut owner = world.database.owner().await.unwrap();
     let statement = format!("alter table {table} no force row level security");
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement))

@@ -23,8 +23,8 @@ use crate::{
     client::{self, AddressPolicy, Client},
     dead_letter::{self, DeadLetter},
     endpoint::{
-        Create, CreatedEndpoint, Endpoint, EndpointChange, EndpointId, EndpointInput, Owner,
-        Setting, Update, UpdateInput,
+        Create, CreatedEndpoint, Endpoint, EndpointChange, EndpointId, EndpointInput, Setting,
+        Update, UpdateInput,
     },
     error::Error,
     relay::{Relay, Wake},
@@ -63,6 +63,14 @@ pub(super) struct Made {
     pub(super) locations: Vec<LocationId>,
     pub(super) personal: Option<Value>,
     pub(super) at: Option<Timestamp>,
+}
+
+/// A worker's limits, which lets go of idle lanes soon, so that tests see it do so.
+pub(super) fn limits() -> Limits {
+    Limits {
+        linger: Duration::from_millis(100),
+        ..Limits::default()
+    }
 }
 
 pub(super) fn made(resource: &str, version: i64) -> Made {
@@ -239,9 +247,8 @@ impl World {
     ) -> CreatedEndpoint {
         let input = EndpointInput {
             url: url.map(str::to_owned),
-            description: None,
             event_types: kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
-            owner: Owner::Grant,
+            ..EndpointInput::default()
         };
         self.run_as(
             actor,
@@ -329,7 +336,7 @@ impl World {
     pub(super) fn worker(&self, waits: &[Duration], limits: Limits) -> Worker {
         let client = Client::new(client::Config {
             policy: POLICY,
-            deadline: Duration::from_secs(15),
+            ..client::Config::default()
         })
         .unwrap();
         Worker::new(
@@ -348,7 +355,7 @@ impl World {
 
     /// Starts relay and worker, which stop with what is given back.
     pub(super) fn start(&self, waits: &[Duration]) -> Running {
-        let (relay, worker) = (self.relay(), self.worker(waits, Limits::default()));
+        let (relay, worker) = (self.relay(), self.worker(waits, limits()));
         let stop = CancellationToken::new();
         let (for_relay, for_worker) = (stop.clone(), stop.clone());
         let task = tokio::spawn(async move {

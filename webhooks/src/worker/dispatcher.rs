@@ -1,24 +1,27 @@
 //! The dispatcher: leases lanes, reads what is due in them, and hands it out in turns.
 //!
-//! One task per worker owns all of that, so that nothing needs a lock. Each step is one transaction: it leases lanes, looks at the signals of
-//! those it has, rereads endpoints and grants, and reads due rows. Then deliveries go out as far as limits allow.
+//! One task per worker owns all of that, so that nothing needs a lock. What it asks of the database is one step at a time, beside which it goes on handing
+//! out: a step is one transaction that leases lanes, looks at the signals of those that are owned, rereads endpoints and grants, and reads due rows.
 //!
 //! A failure of the database stops it for a moment and never ends it. What it holds in memory is always repeatable from the tables; its
 //! leases run out by themselves if it dies.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use kernel::{
     clock::{Clock, Timestamp},
-    db::{Database, Transaction},
-    id::MerchantId,
+    db::Database,
     keyring::Keyring,
 };
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::lanes::{Ending, Lanes, Limits};
+use super::{
+    lanes::{Ending, Lanes, Limits},
+    ticket::{Ended, Ticket},
+};
 use crate::{
     delivery::{Lease, OwnerId, store},
     endpoint::EndpointId,
@@ -29,7 +32,8 @@ use crate::{
 
 mod read;
 
-use read::{Read, ReadyTarget};
+pub(super) use read::ReadyTarget;
+use read::{Reader, Request, Step};
 
 /// How long a lane is ours unless we say so again: what a dead process held is taken over after this.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -41,13 +45,13 @@ const RENEW_EVERY: Duration = Duration::from_secs(3);
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// How old what we know of endpoints and grants may be when something is sent; a revoked grant is felt within a second.
-const TARGETS_KEPT_FOR: Duration = Duration::from_millis(500);
+const TARGETS_KEPT_FOR: Duration = Duration::from_millis(800);
 
-/// How long an idle lane is kept: an endpoint with a steady trickle is not leased anew for each event.
-const LINGER: Duration = Duration::from_secs(1);
+/// How old it is when it is read again.
+const TARGETS_READ_AFTER: Duration = Duration::from_millis(400);
 
-/// Lanes leased by one step at most; more are leased by the next.
-const LEASED_AT_ONCE: usize = 64;
+/// How often lanes are let go of.
+const RELEASE_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a stopping worker waits for what is in flight: an attempt's deadline, and the time to record it.
 const STOPPING_MAX: Duration = Duration::from_secs(20);
@@ -56,87 +60,60 @@ const STOPPING_MAX: Duration = Duration::from_secs(20);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// Messages of ended requests that are taken in at once.
+const ENDED_AT_ONCE: usize = 256;
+
 /// A delivery that waits in memory.
 #[derive(Debug)]
-struct Waiting {
-    event: Arc<Event>,
-    personal: Option<Value>,
-    fault: Option<String>,
-    attempt_count: i32,
-}
-
-/// A delivery on its way to the handler.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) merchant: MerchantId,
-    pub(super) lease: Lease,
-    pub(super) sequence: i64,
+pub(super) struct Waiting {
     pub(super) event: Arc<Event>,
-    pub(super) personal: Option<Value>,
+    pub(super) personal: Option<Arc<Value>>,
     /// Why the event can't be read in full, if so: the attempt fails without anything being sent.
     pub(super) fault: Option<String>,
+    pub(super) attempt_count: i32,
+}
+
+/// A delivery of a job.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) sequence: i64,
     /// Which attempt this is, from 1.
     pub(super) number: i32,
+    pub(super) event: Arc<Event>,
+    pub(super) personal: Option<Arc<Value>>,
+    pub(super) fault: Option<String>,
+}
+
+/// A request on its way to the handler: one delivery, or several where the endpoint takes batches.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) lease: Lease,
+    pub(super) items: Vec<Item>,
     pub(super) target: Arc<ReadyTarget>,
     pub(super) ticket: Ticket,
 }
 
-/// Tells the dispatcher when a job is over, also if its handler was dropped or broke.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    lease: Lease,
-    sequence: i64,
-    end: End,
-    ended: mpsc::UnboundedSender<Ended>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Recorded(Ending),
-    /// Nobody knows what came of it: the lane is left to run out, and whoever has it next repeats the delivery.
-    Unrecorded,
-}
-
-#[derive(Debug)]
-pub(super) struct Ended {
-    lease: Lease,
-    sequence: i64,
-    end: End,
-}
-
-impl Ticket {
-    pub(super) fn recorded(mut self, ending: Ending) {
-        self.end = End::Recorded(ending);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        // Without a dispatcher there is nobody to tell.
-        let _ = self.ended.send(Ended {
-            lease: self.lease,
-            sequence: self.sequence,
-            end: self.end,
-        });
-    }
-}
-
 /// Owns the lanes of one worker.
 pub(super) struct Dispatcher {
+    reader: Arc<Reader>,
     database: Database,
-    keyring: Arc<Keyring>,
     clock: Clock,
     owner: OwnerId,
     wake: Wake,
     lanes: Lanes<Waiting>,
     targets: HashMap<EndpointId, Arc<ReadyTarget>>,
     targets_read_at: Option<Instant>,
+    /// Lanes whose endpoint has to be read again before anything is sent there.
+    targets_wanted: bool,
     idle_since: HashMap<EndpointId, Instant>,
     /// Until when the leases that were taken first are ours.
     leased_until: Timestamp,
     ended: mpsc::UnboundedReceiver<Ended>,
     ended_sender: mpsc::UnboundedSender<Ended>,
 }
+
+/// A step under way.
+type Stepping = BoxFuture<'static, Result<Step, Error>>;
 
 impl Dispatcher {
     pub(super) fn new(
@@ -150,14 +127,20 @@ impl Dispatcher {
         let (ended_sender, ended) = mpsc::unbounded_channel();
         Self {
             leased_until: clock.now(),
+            reader: Arc::new(Reader {
+                database: database.clone(),
+                keyring,
+                clock: clock.clone(),
+                owner,
+            }),
             database,
-            keyring,
             clock,
             owner,
             wake,
             lanes: Lanes::new(limits),
             targets: HashMap::new(),
             targets_read_at: None,
+            targets_wanted: false,
             idle_since: HashMap::new(),
             ended,
             ended_sender,
@@ -169,8 +152,11 @@ impl Dispatcher {
         let mut look = true;
         let mut poll_at = Instant::now() + POLL_EVERY;
         let mut renew_at = Instant::now() + RENEW_EVERY;
+        let mut release_at = Instant::now();
         let mut resume_at = Instant::now();
         let mut pause = PAUSE_FIRST;
+        let mut stepping: Option<Stepping> = None;
+        let mut ended = Vec::new();
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= renew_at {
@@ -182,41 +168,164 @@ impl Dispatcher {
                 look = true;
                 self.lanes.look_again();
             }
-            self.lanes.give_way();
-            if now >= resume_at {
-                match self.step(look).await {
-                    Ok(found_all) => {
-                        look = !found_all;
-                        pause = PAUSE_FIRST;
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = %error, "due deliveries could not be read; trying again");
-                        resume_at = Instant::now() + pause;
-                        pause = (pause * 2).min(PAUSE_MAX);
-                    }
-                }
+            if stepping.is_none() && now >= release_at {
+                // Between steps: a step looks at the lanes that it was given, and none of them goes meanwhile.
+                release_at = now + RELEASE_EVERY;
+                self.release_idle().await;
+            }
+            if stepping.is_none() && now >= resume_at && self.wants_step(look) {
+                stepping = Some(self.begin_step(std::mem::take(&mut look)));
             }
             if !self.hand_out(&jobs).await {
                 tracing::error!("the worker of deliveries has ended");
                 break;
             }
-            self.release_idle().await;
-            if (look || self.reads_wanted()) && Instant::now() >= resume_at {
-                self.note_ended();
-                continue;
-            }
-            let next = poll_at.min(renew_at).max(Instant::now());
+            let next = self.next_look(poll_at.min(renew_at), resume_at, stepping.is_some());
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
+                count = self.ended.recv_many(&mut ended, ENDED_AT_ONCE) => {
+                    debug_assert!(count > 0, "a sender of it is ours");
+                    for ended in ended.drain(..) {
+                        self.note(ended);
+                    }
+                }
+                stepped = under_way(&mut stepping) => {
+                    stepping = None;
+                    match stepped {
+                        Ok(step) => {
+                            look |= !step.found_all;
+                            pause = PAUSE_FIRST;
+                            self.apply(step);
+                        }
+                        Err(error) => {
+                            tracing::warn!(error = %error, "due deliveries could not be read; trying again");
+                            self.lanes.abandon_reads();
+                            look = true;
+                            resume_at = Instant::now() + pause;
+                            pause = (pause * 2).min(PAUSE_MAX);
+                        }
+                    }
+                }
                 () = self.wake.woken() => look = true,
-                Some(ended) = self.ended.recv() => self.note(&ended),
                 () = tokio::time::sleep_until(next) => {}
             }
-            self.note_ended();
         }
-        // The worker ends once it has done what it was handed.
+        // The worker ends once it has done what it was handed. A step that is under way may lease lanes that nobody here knows.
         drop(jobs);
+        if let Some(stepping) = stepping
+            && let Ok(step) = stepping.await
+        {
+            self.apply(step);
+        }
         self.wind_down(renew_at).await;
+    }
+
+    /// When there is something to do again without being told.
+    fn next_look(&self, latest: Instant, resume_at: Instant, is_stepping: bool) -> Instant {
+        let now = Instant::now();
+        let mut next = latest;
+        if let Some(timer) = self.lanes.next_timer() {
+            next = next.min(now + timer.since(self.clock.now()).max(Duration::from_millis(1)));
+        }
+        if !is_stepping && resume_at > now {
+            next = next.min(resume_at);
+        }
+        next.max(now)
+    }
+
+    fn targets_age(&self) -> Option<Duration> {
+        self.targets_read_at.map(|read_at| read_at.elapsed())
+    }
+
+    fn wants_step(&self, look: bool) -> bool {
+        look || self.lanes.wants_rows() || self.wants_targets()
+    }
+
+    fn wants_targets(&self) -> bool {
+        let is_old = self
+            .targets_age()
+            .is_none_or(|age| age >= TARGETS_READ_AFTER);
+        self.targets_wanted || (is_old && self.lanes.has_waiting())
+    }
+
+    fn begin_step(&mut self, look: bool) -> Stepping {
+        let request = Request {
+            look,
+            leases: self.lanes.leases(),
+            room: self.lanes.room(),
+            full: self.lanes.merchants_at_their_share(),
+            reread_targets: self
+                .targets_age()
+                .is_none_or(|age| age >= TARGETS_READ_AFTER)
+                || self.targets_wanted,
+            targets: self.targets.clone(),
+            room_bytes: self.lanes.room_bytes(),
+            wants: self.lanes.begin_read(),
+        };
+        self.targets_wanted = false;
+        let reader = Arc::clone(&self.reader);
+        // A task of its own, so that what it decodes does not keep anybody waiting for a turn.
+        let task = tokio::spawn(async move { reader.step(request).await });
+        async move {
+            task.await
+                .unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
+        }
+        .boxed()
+    }
+
+    /// Takes in what a step has found.
+    fn apply(&mut self, step: Step) {
+        let now = self.clock.now();
+        for lease in step.seen {
+            // What was disabled may have been enabled.
+            if self.lanes.raise(lease.endpoint, lease.signal) && !self.sends(lease.endpoint) {
+                self.targets_wanted = true;
+            }
+        }
+        if !step.leased.is_empty() && self.lanes.is_empty() {
+            self.leased_until = step.leased_until;
+        }
+        for (lease, breaker_openings) in step.leased {
+            self.lanes.take(lease, breaker_openings);
+            self.lanes.is_being_read(lease.endpoint);
+        }
+        if let Some(read_at) = step.targets_read_at {
+            self.targets_read_at = Some(read_at);
+        }
+        for (endpoint, target) in step.targets {
+            match target {
+                // Deleted; its lane is gone too.
+                None => self.forget(endpoint),
+                Some(target) => self.aim(endpoint, target, now),
+            }
+        }
+        for read in step.reads {
+            if self.sends(read.lease.endpoint) {
+                self.lanes
+                    .fill(read.lease, read.rows, read.complete, read.after, now);
+            } else {
+                // Whatever is due in it stays there until somebody enables the endpoint.
+                self.lanes.clear(read.lease.endpoint);
+            }
+        }
+    }
+
+    fn aim(&mut self, endpoint: EndpointId, target: Arc<ReadyTarget>, now: Timestamp) {
+        let known = self.targets.get(&endpoint);
+        if known.is_some_and(|known| known.receiver != target.receiver) {
+            // What waits was read for other eyes: personal data may be missing from it.
+            self.lanes.reread(endpoint);
+        }
+        if known.is_some_and(|known| known.stored_url != target.stored_url) {
+            // Its owner has mended something.
+            self.lanes.trust(endpoint);
+        }
+        if target.address.is_none() {
+            self.lanes.clear(endpoint);
+        }
+        self.lanes.heed(endpoint, target.wishes, now);
+        self.targets.insert(endpoint, target);
     }
 
     async fn wind_down(&mut self, mut renew_at: Instant) {
@@ -238,14 +347,16 @@ impl Dispatcher {
                 break;
             }
             tokio::select! {
-                Some(ended) = self.ended.recv() => self.note(&ended),
+                Some(ended) = self.ended.recv() => self.note(ended),
                 () = tokio::time::sleep(pause) => {}
             }
-            self.note_ended();
+            while let Ok(ended) = self.ended.try_recv() {
+                self.note(ended);
+            }
         }
     }
 
-    /// Lets go of all lanes that have nothing in flight: what waits in them, and what is being added to them, is for others to send. False if
+    /// Lets go of all lanes that have nothing on its way: what waits in them, and what is being added to them, is for others to send. False if
     /// something was added to one at this very moment.
     async fn give_back(&mut self) -> Result<bool, Error> {
         for lease in self.lanes.leases() {
@@ -265,9 +376,9 @@ impl Dispatcher {
         let next_due = store::next_due(&mut tx, &seen).await?;
         // Also of endpoints to which nothing was sent when we last looked at them: with the signal we may just have passed over their being
         // enabled. If nothing goes there after all, the next owner finds out.
-        let lanes: Vec<(Lease, Option<Timestamp>)> = seen
+        let lanes: Vec<store::Release> = seen
             .iter()
-            .map(|lease| (*lease, next_due.get(&lease.endpoint).copied()))
+            .map(|lease| self.release_of(*lease, next_due.get(&lease.endpoint).copied()))
             .collect();
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;
@@ -281,29 +392,42 @@ impl Dispatcher {
         Ok(released.len() == seen.len())
     }
 
-    fn note_ended(&mut self) {
-        while let Ok(ended) = self.ended.try_recv() {
-            self.note(&ended);
+    fn release_of(&self, lease: Lease, next_due: Option<Timestamp>) -> store::Release {
+        let rest_until = self.lanes.rest_until(lease.endpoint);
+        store::Release {
+            lease,
+            due_at: next_due.map(|due_at| rest_until.map_or(due_at, |until| due_at.max(until))),
+            breaker_openings: self.lanes.breaker_openings(lease.endpoint),
+            rest_until,
         }
     }
 
-    fn note(&mut self, ended: &Ended) {
-        match ended.end {
-            End::Recorded(ending) => {
-                self.lanes.end(ended.lease, ended.sequence, ending);
+    fn note(&mut self, ended: Ended) {
+        let now = self.clock.now();
+        match ended {
+            Ended::Answered {
+                lease,
+                sequences,
+                ending,
+                duration,
+            } => {
+                self.lanes
+                    .answered(lease, &sequences, ending, duration, now);
                 if ending == Ending::Gone {
                     // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
+                    self.targets_wanted = true;
                     self.targets_read_at = None;
                 }
             }
-            End::Unrecorded => {
-                let lost = self
-                    .lanes
-                    .leases()
-                    .into_iter()
-                    .find(|lease| lease.endpoint == ended.lease.endpoint);
-                if lost.is_some_and(|lost| lost.fence == ended.lease.fence) {
-                    self.forget(ended.lease.endpoint);
+            Ended::Recorded(recorded) => {
+                for (lease, sequence, is_over) in recorded {
+                    self.lanes.recorded(lease, sequence, is_over, now);
+                }
+            }
+            // Nobody knows what came of it: the lane is left to run out, and whoever has it next repeats the delivery.
+            Ended::Lost(lease) => {
+                if self.lanes.owns(lease) {
+                    self.forget(lease.endpoint);
                 }
             }
         }
@@ -319,12 +443,7 @@ impl Dispatcher {
     fn sends(&self, endpoint: EndpointId) -> bool {
         self.targets
             .get(&endpoint)
-            .is_some_and(|target| target.url.is_some())
-    }
-
-    /// Whether lanes have something unread.
-    fn reads_wanted(&self) -> bool {
-        !self.lanes.to_read().is_empty()
+            .is_some_and(|target| target.address.is_some())
     }
 
     /// Prolongs all leases. Lanes that are no longer ours are forgotten; if the database is away, all are until we hear otherwise.
@@ -356,117 +475,38 @@ impl Dispatcher {
         }
     }
 
-    /// One transaction: leases and looks if asked to, then reads what the lanes want. Says whether all due lanes were found.
-    async fn step(&mut self, look: bool) -> Result<bool, Error> {
-        let targets_are_fresh = self
-            .targets_read_at
-            .is_some_and(|read_at| read_at.elapsed() < TARGETS_KEPT_FOR);
-        if !look && !self.reads_wanted() && (targets_are_fresh || self.lanes.is_empty()) {
-            return Ok(true);
-        }
-        let now = self.clock.now();
-        let mut tx = self.database.begin().await?;
-        let mut taken = Vec::new();
-        let stepped = self
-            .step_in(&mut tx, look, targets_are_fresh, now, &mut taken)
-            .await;
-        let finished = match stepped {
-            Ok(read) => tx.commit().await.map(|()| read).map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        match finished {
-            Ok(read) => {
-                for (endpoint, rows, complete) in read {
-                    self.lanes.fill(endpoint, rows, complete);
-                }
-                Ok(taken.len() < LEASED_AT_ONCE)
-            }
-            Err(error) => {
-                for lease in taken {
-                    self.forget(lease.endpoint);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn step_in(
-        &mut self,
-        tx: &mut Transaction,
-        look: bool,
-        targets_are_fresh: bool,
-        now: Timestamp,
-        taken: &mut Vec<Lease>,
-    ) -> Result<Vec<Read>, Error> {
-        let mut targets_are_fresh = targets_are_fresh;
-        if look {
-            let owned: Vec<EndpointId> = self
-                .lanes
-                .leases()
-                .iter()
-                .map(|lease| lease.endpoint)
-                .collect();
-            if !owned.is_empty() {
-                for lease in store::look(&mut *tx, self.owner, &owned).await? {
-                    // What was disabled may have been enabled.
-                    let was_raised = self.lanes.raise(lease.endpoint, lease.signal);
-                    targets_are_fresh &= !was_raised || self.sends(lease.endpoint);
-                }
-            }
-            let room = self.lanes.room().min(LEASED_AT_ONCE);
-            if room > 0 {
-                let until = now.plus(LEASE);
-                let limit = i64::try_from(room).unwrap_or(i64::MAX);
-                let full = self.lanes.merchants_at_their_share();
-                let leases = store::lease(&mut *tx, self.owner, now, until, limit, &full).await?;
-                if self.lanes.is_empty() {
-                    self.leased_until = until;
-                }
-                for lease in &leases {
-                    self.lanes.take(*lease);
-                    targets_are_fresh = false;
-                }
-                taken.extend(leases);
-            }
-        }
-        if !targets_are_fresh && !self.lanes.is_empty() {
-            self.read_targets(&mut *tx, now).await?;
-        }
-        self.read(tx, now).await
-    }
-
     /// Hands out what limits allow. False if nobody takes it any more.
     async fn hand_out(&mut self, jobs: &mpsc::Sender<Job>) -> bool {
+        let now = self.clock.now();
         // A view of grants that can't be renewed sends nothing, nor do lanes that may be another's by now.
-        let fresh = self
-            .targets_read_at
-            .is_some_and(|read_at| read_at.elapsed() < TARGETS_KEPT_FOR);
-        if !fresh || self.clock.now() >= self.leased_until {
+        let is_fresh = self.targets_age().is_some_and(|age| age < TARGETS_KEPT_FOR);
+        if !is_fresh || now >= self.leased_until {
             return true;
         }
-        while let Some((lease, sequence, waiting)) = self.lanes.next() {
-            let ticket = Ticket {
+        while let Some((lease, rows)) = self.lanes.next(now) {
+            let ticket = Ticket::new(
                 lease,
-                sequence,
-                end: End::Unrecorded,
-                ended: self.ended_sender.clone(),
-            };
+                rows.iter().map(|row| row.sequence).collect(),
+                self.ended_sender.clone(),
+            );
             let Some(target) = self
                 .targets
                 .get(&lease.endpoint)
-                .filter(|target| target.url.is_some())
+                .filter(|target| target.address.is_some())
                 .cloned()
             else {
                 continue;
             };
+            let items = rows.into_iter().map(|row| Item {
+                sequence: row.sequence,
+                number: row.payload.attempt_count.saturating_add(1),
+                event: row.payload.event,
+                personal: row.payload.personal,
+                fault: row.payload.fault,
+            });
             let job = Job {
-                merchant: lease.merchant,
                 lease,
-                sequence,
-                event: waiting.event,
-                personal: waiting.personal,
-                fault: waiting.fault,
-                number: waiting.attempt_count.saturating_add(1),
+                items: items.collect(),
                 target,
                 ticket,
             };
@@ -477,18 +517,22 @@ impl Dispatcher {
         true
     }
 
-    /// Lets go of lanes that have been idle for [`LINGER`], unless something was added to them, and at once of those that have given way.
+    /// Lets go of lanes that have been idle for long enough, unless something was added to them; at once of those that rest or take nothing, and of all that
+    /// are idle if there is no room for others.
     async fn release_idle(&mut self) {
         let idle = self.lanes.idle();
         self.idle_since
             .retain(|endpoint, _| idle.iter().any(|lease| lease.endpoint == *endpoint));
         let now = Instant::now();
+        let is_full = self.lanes.room() == 0;
         let ripe: Vec<Lease> = idle
             .into_iter()
             .filter(|lease| {
                 let idle_since = *self.idle_since.entry(lease.endpoint).or_insert(now);
-                self.lanes.rest(lease.endpoint).is_some()
-                    || now.duration_since(idle_since) >= LINGER
+                is_full
+                    || !self.sends(lease.endpoint)
+                    || self.lanes.rest_until(lease.endpoint).is_some()
+                    || now.duration_since(idle_since) >= self.lanes.limits().linger
             })
             .collect();
         if ripe.is_empty() {
@@ -498,13 +542,14 @@ impl Dispatcher {
             Ok(released) => {
                 for lease in ripe {
                     if released.contains(&lease.endpoint) {
-                        if self.lanes.rest(lease.endpoint).is_some() {
-                            // There is room for those that it gave way to.
+                        if is_full {
+                            // There is room for others.
                             self.wake.wake();
                         }
                         self.forget(lease.endpoint);
                     } else {
                         self.lanes.reread(lease.endpoint);
+                        self.idle_since.remove(&lease.endpoint);
                         self.wake.wake();
                     }
                 }
@@ -520,18 +565,25 @@ impl Dispatcher {
     async fn release(&self, leases: &[Lease]) -> Result<Vec<EndpointId>, Error> {
         let mut tx = self.database.begin().await?;
         let next_due = store::next_due(&mut tx, leases).await?;
-        let now = self.clock.now();
-        let due_at = |endpoint: EndpointId| {
-            let due_at = *next_due.get(&endpoint).filter(|_| self.sends(endpoint))?;
-            let rested_at = self.lanes.rest(endpoint).map(|rest| now.plus(rest));
-            Some(rested_at.map_or(due_at, |rested_at| due_at.max(rested_at)))
-        };
-        let lanes: Vec<(Lease, Option<Timestamp>)> = leases
+        let lanes: Vec<store::Release> = leases
             .iter()
-            .map(|lease| (*lease, due_at(lease.endpoint)))
+            .map(|lease| {
+                let next_due = next_due
+                    .get(&lease.endpoint)
+                    .filter(|_| self.sends(lease.endpoint));
+                self.release_of(*lease, next_due.copied())
+            })
             .collect();
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;
         Ok(released)
+    }
+}
+
+/// The step that is under way, or nothing for ever.
+async fn under_way(stepping: &mut Option<Stepping>) -> Result<Step, Error> {
+    match stepping {
+        Some(stepping) => stepping.await,
+        None => std::future::pending().await,
     }
 }

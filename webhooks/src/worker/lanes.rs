@@ -1,18 +1,23 @@
-//! The lanes that this process owns, in memory: what is waiting in each, what is in flight, and whose turn it is.
+//! The lanes that this process owns, in memory: what is waiting in each, what is on its way, and whose turn it is.
 //!
 //! Used by the dispatcher alone, which brings leases and rows and carries off what is to be sent. Pure: no clock, no database.
 //!
-//! Invariants: a delivery is in flight once at most; lanes take turns, so a lane with much to do delays none; an endpoint has no more in
-//! flight than its window, which opens while it accepts and closes while it fails, down to one; a merchant has no more than its share. An
-//! endpoint that only fails keeps no lane that others may be waiting for: it rests, longer each time.
+//! Invariants: a delivery is on its way once at most. Merchants take turns, and a merchant's lanes do, so a lane with much to do delays none. An endpoint
+//! has no more in flight than its window, its owner's limits and its breaker allow; a merchant has no more than half of what would then still be free (the dynamic thresholds of
+//! Choudhury and Hahne 1998), so that however many are slow there is room for another. What is held in memory is bounded in bytes.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use kernel::id::MerchantId;
+use kernel::{clock::Timestamp, id::MerchantId};
 
+use super::{
+    breaker::{self, Breaker},
+    pace::{Rate, Window},
+    queue::{Queue, Row},
+};
 use crate::{delivery::Lease, endpoint::EndpointId};
 
 /// What one worker takes on at most.
@@ -22,12 +27,20 @@ pub struct Limits {
     pub lanes: usize,
     /// Lanes owned at once of one merchant, so that its many endpoints leave room for others'.
     pub lanes_per_merchant: usize,
-    /// Deliveries in flight at once: open connections, and bodies in memory.
+    /// Requests in flight at once: open connections, and bodies in memory.
     pub in_flight: usize,
-    /// Deliveries in flight at once of one merchant.
+    /// Requests in flight at once of one merchant.
     pub in_flight_per_merchant: usize,
-    /// Deliveries in flight at once to one endpoint that accepts them all.
+    /// Requests in flight at once to one endpoint that accepts them all.
     pub in_flight_per_endpoint: usize,
+    /// Deliveries that were answered and are not yet recorded; after a crash these are sent again, as are those in flight.
+    pub unrecorded: usize,
+    /// The same of one endpoint.
+    pub unrecorded_per_endpoint: usize,
+    /// Bytes of events held at once, waiting or on their way.
+    pub held_bytes: usize,
+    /// How long an idle lane is kept while there is room: an endpoint with a steady trickle is not leased anew for each event.
+    pub linger: Duration,
 }
 
 impl Default for Limits {
@@ -36,65 +49,162 @@ impl Default for Limits {
             lanes: 512,
             lanes_per_merchant: 128,
             in_flight: 1_024,
-            in_flight_per_merchant: 256,
+            in_flight_per_merchant: 512,
             in_flight_per_endpoint: 64,
+            unrecorded: 4_096,
+            unrecorded_per_endpoint: 1_024,
+            held_bytes: 16 * 1_024 * 1_024,
+            linger: Duration::from_secs(10),
         }
     }
 }
 
-/// The window that an endpoint starts with: enough not to wait for it, few enough to bear it hanging.
-const WINDOW_START: usize = 8;
+/// What an endpoint's owner has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// Requests a second.
+    pub(super) rate_per_second: Option<u32>,
+    /// Requests in flight at once.
+    pub(super) concurrency_max: Option<usize>,
+    /// Events in one request.
+    pub(super) batch_events_max: usize,
+}
 
-/// Endpoints of which it is remembered that they failed, after their lane was let go; beyond that they start afresh.
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            rate_per_second: None,
+            concurrency_max: None,
+            batch_events_max: 1,
+        }
+    }
+}
+
+/// Bytes of events that one request carries, unless a single one has more.
+const BATCH_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// Endpoints whose window is remembered after their lane was let go; beyond that they start afresh.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// How long a lane rests that gave way; doubled each time up to the most, which is how long a mended endpoint with a backlog waits at worst.
-const REST_FIRST: Duration = Duration::from_secs(1);
-const REST_MAX: Duration = Duration::from_mins(1);
+/// Rows that one read of a lane brings at most: some hundredths of a second of work for a fast receiver.
+pub(super) const READ_ROWS_MAX: usize = 1_000;
 
-/// Rows that one read of a lane brings at most: some tenths of a second of work for a fast receiver.
-pub(super) const READ_ROWS_MAX: usize = 256;
+/// Rows that a probe of an endpoint needs.
+const PROBE_ROWS: usize = 1;
 
 /// A lane is read again once fewer rows than this wait in memory.
-const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
+const READ_BELOW_ROWS: usize = READ_ROWS_MAX * 3 / 4;
 
-/// How a delivery ended, as far as the window goes.
+/// The longest that an endpoint's own `Retry-After` holds back its other deliveries; each delivery waits for itself as long as was asked.
+const PAUSE_MAX: Duration = Duration::from_mins(5);
+
+/// How a request ended, as far as its endpoint goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Accepted,
-    Failed,
+    /// It failed; the receiver may have asked for a pause until then.
+    Failed(Option<Timestamp>),
     /// The receiver is gone: its endpoint is disabled, or goes elsewhere by now.
     Gone,
+}
+
+/// Where a read of a lane goes on: behind the last row of each priority that it brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReadAfter {
+    pub(crate) normal: Option<(Timestamp, i64)>,
+    pub(crate) bulk: Option<(Timestamp, i64)>,
+}
+
+/// A lane that wants rows.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) lease: Lease,
+    pub(crate) rows_max: usize,
+    pub(crate) after: ReadAfter,
+    /// Sequences that are known here already.
+    pub(crate) known: HashSet<i64>,
 }
 
 #[derive(Debug)]
 struct Lane<T> {
     lease: Lease,
-    waiting: VecDeque<(i64, T)>,
-    waiting_numbers: HashSet<i64>,
-    in_flight: HashSet<i64>,
-    standing: Standing,
-    /// Whether the last delivery that ended failed, at a window of one.
-    is_failing: bool,
-    /// Whether it gives way to others: nothing more is read or sent, and it is let go once nothing is in flight.
-    is_resting: bool,
+    wishes: Wishes,
+    queue: Queue<T>,
+    /// Deliveries that were handed out and are not recorded yet.
+    out: HashMap<i64, Out>,
+    /// Requests that are not answered yet.
+    in_flight: usize,
+    /// Deliveries that were answered and are not recorded yet.
+    unrecorded: usize,
+    window: Window,
+    rate: Option<Rate>,
+    breaker: Breaker,
+    /// The receiver asked to be left alone until then.
+    paused_until: Option<Timestamp>,
+    /// Whether it has a place among the turns of its merchant.
+    has_turn: bool,
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
+    read_after: ReadAfter,
+    /// While a read is under way: what was recorded since it began, which it may still have seen.
+    reading: Option<HashSet<i64>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Out {
+    bytes: usize,
+    resource: Option<i64>,
+    is_answered: bool,
 }
 
 impl<T> Lane<T> {
-    fn drop_waiting(&mut self) {
-        self.waiting.clear();
-        self.waiting_numbers.clear();
+    fn concurrency(&self, limits: &Limits) -> usize {
+        let limit = self
+            .wishes
+            .concurrency_max
+            .unwrap_or(limits.in_flight_per_endpoint);
+        self.window.size(limit)
+    }
+
+    /// Whether a request may be sent now; if that is only a matter of time, when it may.
+    fn is_free(&self, limits: &Limits, now: Timestamp) -> Result<(), Option<Timestamp>> {
+        if self.queue.is_empty()
+            || !self.breaker.lets_pass(self.in_flight)
+            || self.in_flight >= self.concurrency(limits)
+            || self.unrecorded >= limits.unrecorded_per_endpoint
+        {
+            return Err(None);
+        }
+        let free_at = self.rate.map(|rate| rate.free_at()).max(self.paused_until);
+        match free_at {
+            Some(free_at) if free_at > now => Err(Some(free_at)),
+            _ => Ok(()),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.out
+            .values()
+            .map(|out| out.bytes)
+            .sum::<usize>()
+            .saturating_add(self.queue.bytes())
+    }
+
+    fn rest_until(&self) -> Option<Timestamp> {
+        match self.breaker.state() {
+            breaker::State::Open { until } => Some(until),
+            breaker::State::Closed { .. } | breaker::State::HalfOpen => None,
+        }
     }
 }
 
-/// What an endpoint's answers have earned it, which outlives its lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Standing {
-    window: usize,
-    /// How often it gave way since it last accepted something.
-    rests: u32,
+#[derive(Debug, Default)]
+struct Share {
+    lanes: usize,
+    in_flight: usize,
+    /// Lanes that may send, in the order of their turns.
+    turns: VecDeque<EndpointId>,
+    has_turn: bool,
 }
 
 /// All lanes of this process; `T` is what a waiting delivery carries.
@@ -106,17 +216,28 @@ struct Standing {
 pub(super) struct Lanes<T> {
     limits: Limits,
     lanes: HashMap<EndpointId, Lane<T>>,
-    /// Lanes with something waiting, in the order of their turns.
-    turns: VecDeque<EndpointId>,
-    in_flight: usize,
     merchants: HashMap<MerchantId, Share>,
-    remembered: HashMap<EndpointId, Standing>,
+    /// Merchants with lanes that may send, in the order of their turns.
+    turns: VecDeque<MerchantId>,
+    /// Merchants that had their share when it was their turn.
+    stalled: Vec<MerchantId>,
+    /// When lanes that wait for their rate or a pause may send again.
+    timers: BTreeSet<(Timestamp, EndpointId)>,
+    in_flight: usize,
+    unrecorded: usize,
+    held_bytes: usize,
+    remembered: HashMap<EndpointId, Window>,
 }
 
-#[derive(Debug, Default)]
-struct Share {
-    lanes: usize,
-    in_flight: usize,
+/// What the lanes of this process are about, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) lanes: usize,
+    pub(super) in_flight: usize,
+    pub(super) unrecorded: usize,
+    pub(super) held_bytes: usize,
+    pub(super) open: usize,
+    pub(super) half_open: usize,
 }
 
 impl<T> Lanes<T> {
@@ -124,11 +245,19 @@ impl<T> Lanes<T> {
         Self {
             limits,
             lanes: HashMap::new(),
-            turns: VecDeque::new(),
-            in_flight: 0,
             merchants: HashMap::new(),
+            turns: VecDeque::new(),
+            stalled: Vec::new(),
+            timers: BTreeSet::new(),
+            in_flight: 0,
+            unrecorded: 0,
+            held_bytes: 0,
             remembered: HashMap::new(),
         }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -140,6 +269,11 @@ impl<T> Lanes<T> {
         self.limits.lanes.saturating_sub(self.lanes.len())
     }
 
+    /// Bytes of events that may still be taken in. Something is always taken in when nothing is held.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.limits.held_bytes.saturating_sub(self.held_bytes)
+    }
+
     /// Merchants whose share of lanes is used up.
     pub(super) fn merchants_at_their_share(&self) -> Vec<MerchantId> {
         let full = self
@@ -149,28 +283,75 @@ impl<T> Lanes<T> {
         full.map(|(merchant, _)| *merchant).collect()
     }
 
-    /// Takes in a lane that was just leased.
-    pub(super) fn take(&mut self, lease: Lease) {
+    pub(super) fn standing(&self) -> Standing {
+        let count = |is: fn(breaker::State) -> bool| {
+            self.lanes
+                .values()
+                .filter(|lane| is(lane.breaker.state()))
+                .count()
+        };
+        Standing {
+            lanes: self.lanes.len(),
+            in_flight: self.in_flight,
+            unrecorded: self.unrecorded,
+            held_bytes: self.held_bytes,
+            open: count(|state| matches!(state, breaker::State::Open { .. })),
+            half_open: count(|state| state == breaker::State::HalfOpen),
+        }
+    }
+
+    /// Takes in a lane that was just leased, whose breaker had opened so often.
+    pub(super) fn take(&mut self, lease: Lease, breaker_openings: u32) {
         self.drop_lane(lease.endpoint);
         self.merchants.entry(lease.merchant).or_default().lanes += 1;
-        let mut standing = self.remembered.remove(&lease.endpoint).unwrap_or(Standing {
-            window: WINDOW_START,
-            rests: 0,
-        });
-        standing.window = standing
-            .window
-            .min(self.limits.in_flight_per_endpoint.max(1));
         let lane = Lane {
             lease,
-            waiting: VecDeque::new(),
-            waiting_numbers: HashSet::new(),
-            in_flight: HashSet::new(),
-            standing,
-            is_failing: false,
-            is_resting: false,
+            wishes: Wishes::default(),
+            queue: Queue::new(),
+            out: HashMap::new(),
+            in_flight: 0,
+            unrecorded: 0,
+            window: self
+                .remembered
+                .remove(&lease.endpoint)
+                .unwrap_or_else(Window::new),
+            rate: None,
+            breaker: Breaker::new(breaker_openings),
+            paused_until: None,
+            has_turn: false,
             unread: true,
+            read_after: ReadAfter::default(),
+            reading: None,
         };
         self.lanes.insert(lease.endpoint, lane);
+    }
+
+    /// Does as the endpoint's owner asks from now on.
+    pub(super) fn heed(&mut self, endpoint: EndpointId, wishes: Wishes, now: Timestamp) {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&endpoint)
+            .filter(|lane| lane.wishes != wishes)
+        else {
+            return;
+        };
+        lane.wishes = wishes;
+        if lane.rate.map(|rate| rate.per_second()) != wishes.rate_per_second {
+            lane.rate = wishes
+                .rate_per_second
+                .map(|per_second| Rate::new(per_second, now));
+        }
+        self.offer(endpoint, now);
+    }
+
+    /// Forgets how an endpoint has fared: it goes elsewhere now.
+    pub(super) fn trust(&mut self, endpoint: EndpointId) {
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.window = Window::new();
+            lane.breaker = Breaker::new(0);
+            lane.paused_until = None;
+        }
+        self.reread(endpoint);
     }
 
     /// Notes a lane's signal, and says whether work was added since it was last looked at.
@@ -179,6 +360,7 @@ impl<T> Lanes<T> {
             Some(lane) if lane.lease.signal != signal => {
                 lane.lease.signal = signal;
                 lane.unread = true;
+                lane.read_after = ReadAfter::default();
                 true
             }
             _ => false,
@@ -189,6 +371,7 @@ impl<T> Lanes<T> {
     pub(super) fn look_again(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.unread = true;
+            lane.read_after = ReadAfter::default();
         }
     }
 
@@ -197,167 +380,368 @@ impl<T> Lanes<T> {
         self.lanes.values().map(|lane| lane.lease).collect()
     }
 
-    /// The lanes to be read now, and how many rows of theirs are known here and will come again.
-    pub(super) fn to_read(&self) -> Vec<(Lease, usize)> {
-        let wanting = self
-            .lanes
-            .values()
-            .filter(|lane| lane.unread && !lane.is_resting && lane.waiting.len() < READ_BELOW_ROWS);
-        wanting
-            .map(|lane| {
-                (
-                    lane.lease,
-                    lane.waiting.len().saturating_add(lane.in_flight.len()),
-                )
-            })
-            .collect()
+    /// Whether this ownership of a lane is the present one.
+    pub(super) fn owns(&self, lease: Lease) -> bool {
+        self.lanes
+            .get(&lease.endpoint)
+            .is_some_and(|lane| lane.lease.fence == lease.fence)
     }
 
-    /// Whether a delivery waits in a lane, or is on its way.
-    pub(super) fn knows(&self, endpoint: EndpointId, sequence: i64) -> bool {
-        self.lanes.get(&endpoint).is_some_and(|lane| {
-            lane.waiting_numbers.contains(&sequence) || lane.in_flight.contains(&sequence)
-        })
+    /// Whether a lane wants rows.
+    pub(super) fn wants_rows(&self) -> bool {
+        let has_room = self.room_bytes() > 0;
+        has_room && self.lanes.values().any(Lane::wants_rows)
+    }
+
+    /// The lanes to be read now. Until [`fill`](Self::fill) they are being read.
+    pub(super) fn begin_read(&mut self) -> Vec<Want> {
+        let mut wants = Vec::new();
+        for lane in self.lanes.values_mut().filter(|lane| lane.wants_rows()) {
+            let known: HashSet<i64> = lane
+                .queue
+                .sequences()
+                .chain(lane.out.keys().copied())
+                .collect();
+            // Read from the beginning, it brings what is known again.
+            let repeated = if lane.read_after == ReadAfter::default() {
+                known.len()
+            } else {
+                0
+            };
+            let rows_max = match lane.breaker.state() {
+                breaker::State::HalfOpen => PROBE_ROWS.max(lane.wishes.batch_events_max),
+                _ => READ_ROWS_MAX.saturating_sub(lane.queue.len()),
+            };
+            lane.reading = Some(HashSet::new());
+            // What is added from here on is seen by the next read, if not by this one.
+            lane.unread = false;
+            wants.push(Want {
+                lease: lane.lease,
+                rows_max: rows_max.saturating_add(repeated),
+                after: lane.read_after,
+                known,
+            });
+        }
+        wants
+    }
+
+    /// Notes that a lane that was just taken is being read already.
+    pub(super) fn is_being_read(&mut self, endpoint: EndpointId) {
+        if let Some(lane) = self.lanes.get_mut(&endpoint) {
+            lane.reading = Some(HashSet::new());
+            lane.unread = false;
+        }
+    }
+
+    /// Rows that the first read of a lane brings at most, whose breaker had opened so often.
+    pub(super) fn first_rows(breaker_openings: u32) -> usize {
+        if breaker_openings == 0 {
+            READ_ROWS_MAX
+        } else {
+            PROBE_ROWS
+        }
+    }
+
+    /// Gives up the reads that are under way: they failed.
+    pub(super) fn abandon_reads(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.unread |= lane.reading.take().is_some();
+        }
     }
 
     /// Takes in what a read brought, in the order of its turns; `complete` says that nothing else was due.
     pub(super) fn fill(
         &mut self,
-        endpoint: EndpointId,
-        rows: impl IntoIterator<Item = (i64, T)>,
+        lease: Lease,
+        rows: impl IntoIterator<Item = Row<T>>,
         complete: bool,
+        after: ReadAfter,
+        now: Timestamp,
     ) {
-        let Some(lane) = self.lanes.get_mut(&endpoint) else {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&lease.endpoint)
+            .filter(|lane| lane.lease.fence == lease.fence)
+        else {
             return;
         };
-        let was_empty = lane.waiting.is_empty();
-        for (sequence, row) in rows {
-            if !lane.in_flight.contains(&sequence) && lane.waiting_numbers.insert(sequence) {
-                lane.waiting.push_back((sequence, row));
+        let Some(settled) = lane.reading.take() else {
+            // It was cleared meanwhile.
+            return;
+        };
+        let before = lane.queue.bytes();
+        for row in rows {
+            if !lane.out.contains_key(&row.sequence) && !settled.contains(&row.sequence) {
+                lane.queue.push(row);
             }
         }
-        lane.unread = !complete;
-        if was_empty && !lane.waiting.is_empty() {
-            self.turns.push_back(endpoint);
+        self.held_bytes = self
+            .held_bytes
+            .saturating_add(lane.queue.bytes().saturating_sub(before));
+        if !complete {
+            lane.unread = true;
         }
+        // Unless it is to be read from the beginning by now.
+        if !lane.unread || !complete {
+            lane.read_after = after;
+        }
+        self.offer(lease.endpoint, now);
     }
 
-    /// The next delivery to send, if limits allow one, which is in flight from then on.
-    pub(super) fn next(&mut self) -> Option<(Lease, i64, T)> {
-        if self.in_flight >= self.limits.in_flight {
+    /// The next request to send, if limits allow one, which is in flight from then on.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<(Lease, Vec<Row<T>>)> {
+        while let Some(&(at, endpoint)) = self.timers.first().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, endpoint));
+            self.offer(endpoint, now);
+        }
+        if self.in_flight >= self.limits.in_flight || self.unrecorded >= self.limits.unrecorded {
             return None;
         }
-        for _ in 0..self.turns.len() {
-            let endpoint = self.turns.pop_front()?;
-            let Some(lane) = self.lanes.get_mut(&endpoint) else {
+        while let Some(merchant) = self.turns.pop_front() {
+            let free = self.limits.in_flight.saturating_sub(self.in_flight);
+            let allowed = self.limits.in_flight_per_merchant.min(free / 2).max(1);
+            let Some(share) = self.merchants.get_mut(&merchant) else {
                 continue;
             };
-            let share = self.merchants.entry(lane.lease.merchant).or_default();
-            if lane.in_flight.len() >= lane.standing.window
-                || share.in_flight >= self.limits.in_flight_per_merchant
-            {
-                self.turns.push_back(endpoint);
+            if share.in_flight >= allowed {
+                self.stalled.push(merchant);
                 continue;
             }
-            let Some((sequence, row)) = lane.waiting.pop_front() else {
+            share.has_turn = false;
+            let Some(endpoint) = share.turns.pop_front() else {
                 continue;
             };
-            lane.waiting_numbers.remove(&sequence);
-            lane.in_flight.insert(sequence);
-            share.in_flight += 1;
-            self.in_flight += 1;
-            if !lane.waiting.is_empty() {
-                self.turns.push_back(endpoint);
+            let taken = self.send_from(endpoint, now);
+            self.offer(endpoint, now);
+            self.give_turn(merchant);
+            if taken.is_some() {
+                return taken;
             }
-            return Some((lane.lease, sequence, row));
         }
         None
     }
 
-    /// Notes that a delivery is no longer in flight. One of a former ownership has been counted off already.
-    pub(super) fn end(&mut self, lease: Lease, sequence: i64, ending: Ending) {
-        let Some(lane) = self.lanes.get_mut(&lease.endpoint) else {
+    fn send_from(&mut self, endpoint: EndpointId, now: Timestamp) -> Option<(Lease, Vec<Row<T>>)> {
+        let lane = self.lanes.get_mut(&endpoint)?;
+        lane.has_turn = false;
+        match lane.is_free(&self.limits, now) {
+            Ok(()) => {}
+            Err(at) => {
+                self.timers.extend(at.map(|at| (at, endpoint)));
+                return None;
+            }
+        }
+        let rows = lane
+            .queue
+            .pop(lane.wishes.batch_events_max.max(1), BATCH_BYTES_MAX);
+        if rows.is_empty() {
+            return None;
+        }
+        for row in &rows {
+            let out = Out {
+                bytes: row.bytes,
+                resource: row.resource,
+                is_answered: false,
+            };
+            lane.out.insert(row.sequence, out);
+        }
+        if let Some(rate) = &mut lane.rate {
+            rate.take(now);
+        }
+        lane.in_flight = lane.in_flight.saturating_add(1);
+        self.in_flight = self.in_flight.saturating_add(1);
+        if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
+            share.in_flight = share.in_flight.saturating_add(1);
+        }
+        Some((lane.lease, rows))
+    }
+
+    /// Gives a lane a turn if it may send.
+    fn offer(&mut self, endpoint: EndpointId, now: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| !lane.has_turn) else {
             return;
         };
-        if lane.lease.fence != lease.fence || !lane.in_flight.remove(&sequence) {
-            return;
-        }
-        let standing = &mut lane.standing;
-        match ending {
-            Ending::Accepted => {
-                standing.window = standing
-                    .window
-                    .saturating_add(1)
-                    .min(self.limits.in_flight_per_endpoint.max(1));
-                standing.rests = 0;
-                lane.is_failing = false;
-                // It may go on, with what was cleared when it gave way.
-                lane.unread |= lane.is_resting;
-                lane.is_resting = false;
+        match lane.is_free(&self.limits, now) {
+            // All that waits may wait for what is out of its resource: then it has no turn until something returns.
+            Ok(()) if !lane.queue.is_blocked() => {
+                lane.has_turn = true;
+                let merchant = lane.lease.merchant;
+                self.merchants
+                    .entry(merchant)
+                    .or_default()
+                    .turns
+                    .push_back(endpoint);
+                self.give_turn(merchant);
             }
-            Ending::Failed | Ending::Gone => {
-                standing.window = (standing.window / 2).max(1);
-                lane.is_failing = standing.window == 1;
-            }
-        }
-        self.in_flight = self.in_flight.saturating_sub(1);
-        if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
-            share.in_flight = share.in_flight.saturating_sub(1);
-        }
-        if ending == Ending::Gone {
-            self.reread(lease.endpoint);
+            Ok(()) => {}
+            Err(at) => self.timers.extend(at.map(|at| (at, endpoint))),
         }
     }
 
-    /// Lanes that have nothing waiting, in flight or unread, or have given way: they can be let go.
+    fn give_turn(&mut self, merchant: MerchantId) {
+        if let Some(share) = self.merchants.get_mut(&merchant)
+            && !share.has_turn
+            && !share.turns.is_empty()
+        {
+            share.has_turn = true;
+            self.turns.push_back(merchant);
+        }
+    }
+
+    /// When a lane that waits for its rate or a pause may send again.
+    pub(super) fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Notes that a request of these deliveries was answered, or failed, after `duration`. One of a former ownership has been counted off already.
+    pub(super) fn answered(
+        &mut self,
+        lease: Lease,
+        sequences: &[i64],
+        ending: Ending,
+        duration: Duration,
+        now: Timestamp,
+    ) {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&lease.endpoint)
+            .filter(|lane| lane.lease.fence == lease.fence)
+        else {
+            return;
+        };
+        let mut answered = 0_usize;
+        for sequence in sequences {
+            if let Some(out) = lane.out.get_mut(sequence).filter(|out| !out.is_answered) {
+                out.is_answered = true;
+                answered = answered.saturating_add(1);
+            }
+        }
+        if answered == 0 {
+            return;
+        }
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        lane.unrecorded = lane.unrecorded.saturating_add(answered);
+        self.unrecorded = self.unrecorded.saturating_add(answered);
+        if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
+            share.in_flight = share.in_flight.saturating_sub(1);
+        }
+        match ending {
+            Ending::Accepted => {
+                let limit = lane
+                    .wishes
+                    .concurrency_max
+                    .unwrap_or(self.limits.in_flight_per_endpoint);
+                lane.window.accepted(duration, limit, now);
+                if lane.breaker.openings() > 0 {
+                    // It was read for a probe only.
+                    lane.unread = true;
+                    lane.read_after = ReadAfter::default();
+                }
+                lane.breaker.accepted();
+            }
+            Ending::Failed(pause) => {
+                lane.window.failed();
+                lane.breaker.failed(now);
+                lane.paused_until = pause
+                    .map(|until| until.min(now.plus(PAUSE_MAX)))
+                    .max(lane.paused_until);
+                if lane.rest_until().is_some() {
+                    // What waits here is due again once the breaker lets it pass, in whichever process.
+                    self.held_bytes = self.held_bytes.saturating_sub(lane.queue.bytes());
+                    lane.queue.clear();
+                    lane.reading = None;
+                    lane.unread = true;
+                    lane.read_after = ReadAfter::default();
+                }
+            }
+            Ending::Gone => self.reread(lease.endpoint),
+        }
+        self.offer(lease.endpoint, now);
+        for merchant in std::mem::take(&mut self.stalled) {
+            self.turns.push_back(merchant);
+        }
+    }
+
+    /// Notes that what came of a delivery is recorded; `is_over` says that it is no longer to be delivered.
+    pub(super) fn recorded(&mut self, lease: Lease, sequence: i64, is_over: bool, now: Timestamp) {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&lease.endpoint)
+            .filter(|lane| lane.lease.fence == lease.fence)
+        else {
+            return;
+        };
+        let Some(out) = lane.out.remove(&sequence) else {
+            return;
+        };
+        if out.is_answered {
+            lane.unrecorded = lane.unrecorded.saturating_sub(1);
+            self.unrecorded = self.unrecorded.saturating_sub(1);
+        }
+        if let Some(settled) = &mut lane.reading {
+            settled.insert(sequence);
+        }
+        let waiting_bytes = lane.queue.bytes();
+        if let Some(key) = out.resource {
+            lane.queue.returned(key, is_over);
+            // What waits behind it in the table may go, or was dropped here.
+            lane.unread = true;
+            lane.read_after = ReadAfter::default();
+        }
+        let dropped = waiting_bytes.saturating_sub(lane.queue.bytes());
+        self.held_bytes = self
+            .held_bytes
+            .saturating_sub(out.bytes.saturating_add(dropped));
+        self.offer(lease.endpoint, now);
+    }
+
+    /// Whether anything waits to be sent.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.queue.is_empty())
+    }
+
+    /// Lanes that have nothing waiting, on its way or unread, or are resting: they can be let go.
     pub(super) fn idle(&self) -> Vec<Lease> {
         let idle = self.lanes.values().filter(|lane| {
-            lane.waiting.is_empty()
-                && lane.in_flight.is_empty()
-                && (!lane.unread || lane.is_resting)
+            lane.queue.is_empty()
+                && lane.out.is_empty()
+                && lane.reading.is_none()
+                && (!lane.unread || lane.rest_until().is_some())
         });
         idle.map(|lane| lane.lease).collect()
     }
 
-    /// Has lanes give way that only fail, if others may be waiting for their room: that of this process, or of their merchant's share.
-    pub(super) fn give_way(&mut self) {
-        let is_full = self.room() == 0;
-        for lane in self.lanes.values_mut() {
-            if !lane.is_failing || lane.is_resting {
-                continue;
-            }
-            let share = self.merchants.get(&lane.lease.merchant);
-            if is_full || share.is_some_and(|share| share.lanes >= self.limits.lanes_per_merchant) {
-                lane.is_resting = true;
-                lane.drop_waiting();
-                lane.standing.rests = lane.standing.rests.saturating_add(1);
-            }
-        }
+    /// Until when a lane rests whose breaker is open.
+    pub(super) fn rest_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        self.lanes.get(&endpoint)?.rest_until()
     }
 
-    /// How long a lane is to rest that has given way.
-    pub(super) fn rest(&self, endpoint: EndpointId) -> Option<Duration> {
-        let lane = self.lanes.get(&endpoint).filter(|lane| lane.is_resting)?;
-        let doublings = lane.standing.rests.saturating_sub(1);
-        let rest = REST_FIRST.saturating_mul(2_u32.saturating_pow(doublings));
-        Some(rest.min(REST_MAX))
+    /// How often a lane's breaker has opened since its endpoint last accepted something.
+    pub(super) fn breaker_openings(&self, endpoint: EndpointId) -> u32 {
+        self.lanes
+            .get(&endpoint)
+            .map_or(0, |lane| lane.breaker.openings())
     }
 
-    /// Forgets a lane, let go or lost. What it has in flight no longer counts here.
+    /// Forgets a lane, let go or lost. What it has on its way no longer counts here.
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
-        let Some(standing) = self.drop_lane(endpoint) else {
+        let Some(window) = self.drop_lane(endpoint) else {
             return;
         };
-        if standing.window < WINDOW_START && self.remembered.len() < REMEMBERED_MAX {
-            self.remembered.insert(endpoint, standing);
+        if window != Window::new() && self.remembered.len() < REMEMBERED_MAX {
+            self.remembered.insert(endpoint, window);
         }
     }
 
     /// Forgets what waits in a lane, because its endpoint takes nothing more.
     pub(super) fn clear(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
-            lane.drop_waiting();
+            self.held_bytes = self.held_bytes.saturating_sub(lane.queue.bytes());
+            lane.queue.clear();
+            lane.reading = None;
             lane.unread = false;
+            lane.read_after = ReadAfter::default();
         }
     }
 
@@ -369,18 +753,34 @@ impl<T> Lanes<T> {
         }
     }
 
-    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<Standing> {
+    fn drop_lane(&mut self, endpoint: EndpointId) -> Option<Window> {
         let lane = self.lanes.remove(&endpoint)?;
-        self.turns.retain(|turn| *turn != endpoint);
-        self.in_flight = self.in_flight.saturating_sub(lane.in_flight.len());
+        self.held_bytes = self.held_bytes.saturating_sub(lane.held_bytes());
+        self.in_flight = self.in_flight.saturating_sub(lane.in_flight);
+        self.unrecorded = self.unrecorded.saturating_sub(lane.unrecorded);
+        self.timers.retain(|(_, waiting)| *waiting != endpoint);
         if let Some(share) = self.merchants.get_mut(&lane.lease.merchant) {
             share.lanes = share.lanes.saturating_sub(1);
-            share.in_flight = share.in_flight.saturating_sub(lane.in_flight.len());
+            share.in_flight = share.in_flight.saturating_sub(lane.in_flight);
+            share.turns.retain(|turn| *turn != endpoint);
             if share.lanes == 0 {
                 self.merchants.remove(&lane.lease.merchant);
+                self.turns.retain(|turn| *turn != lane.lease.merchant);
+                self.stalled
+                    .retain(|merchant| *merchant != lane.lease.merchant);
             }
         }
-        Some(lane.standing)
+        Some(lane.window)
+    }
+}
+
+impl<T> Lane<T> {
+    fn wants_rows(&self) -> bool {
+        self.unread
+            && self.reading.is_none()
+            && self.rest_until().is_none()
+            && self.queue.len() < READ_BELOW_ROWS
+            && !(self.breaker.openings() > 0 && self.in_flight > 0)
     }
 }
 

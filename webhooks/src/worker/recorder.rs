@@ -1,23 +1,25 @@
 //! Records what came of attempts in groups: a commit costs a flush of the disk, and is shared by all who wait for one.
 //!
-//! A handler hands over its report and waits until it is committed, so a delivery counts as in flight until then and nothing is reported
-//! twice. While one group commits, the next gathers.
+//! A handler hands over its reports and goes; the dispatcher is told once they are committed, so a delivery counts as on its way until then and nothing
+//! is reported twice. While one group commits, the next gathers.
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use kernel::{clock::Clock, db::Database, event::Announcer};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
+use super::ticket::{Ended, Ticket};
 use crate::{
     delivery::{self, OwnerId, Report, Settled},
     error::Error,
 };
 
-/// Reports that one transaction settles at most.
+/// Requests whose reports one transaction settles at most.
 const GROUP_MAX: usize = 500;
+
+/// Groups that commit at once: while one waits for the disk, another is being written.
+const GROUPS_AT_ONCE: usize = 2;
 
 /// How long a group is tried while the database is away. Leases have run out long before; after this the deliveries are somebody's to repeat.
 const TRIED_FOR: Duration = Duration::from_secs(30);
@@ -26,7 +28,12 @@ const TRIED_FOR: Duration = Duration::from_secs(30);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-type Handed = (Report, oneshot::Sender<bool>);
+/// What came of one request.
+#[derive(Debug)]
+struct Handed {
+    reports: Vec<Report>,
+    ticket: Ticket,
+}
 
 /// The way to the recorder. Once all clones are dropped, it finishes what it has and ends.
 #[derive(Debug, Clone)]
@@ -40,26 +47,22 @@ impl Recorder {
         announcer: Announcer,
         owner: OwnerId,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        // Bounded by what may be in flight.
-        let (sender, reports) = mpsc::unbounded_channel();
-        (
-            Self(sender),
-            run(
-                Parts {
-                    database,
-                    clock,
-                    announcer,
-                    owner,
-                },
-                reports,
-            ),
-        )
+        // Bounded by what may be on its way.
+        let (sender, handed) = mpsc::unbounded_channel();
+        let parts = Parts {
+            database,
+            clock,
+            announcer,
+            owner,
+        };
+        (Self(sender), async move { parts.run(handed).await })
     }
 
-    /// Waits until the report is committed. False if it did not count: its lane has another owner by now, or it could not be recorded.
-    pub(super) async fn record(&self, report: Report) -> bool {
-        let (sender, answer) = oneshot::channel();
-        self.0.send((report, sender)).is_ok() && answer.await.unwrap_or(false)
+    /// Hands over what came of a request. Its ticket is settled once that is committed, and dropped if it does not count: its lane has another owner by now,
+    /// or it could not be recorded.
+    pub(super) fn record(&self, reports: Vec<Report>, ticket: Ticket) {
+        // Without a recorder the ticket is dropped, which says the same.
+        let _ = self.0.send(Handed { reports, ticket });
     }
 }
 
@@ -70,25 +73,42 @@ struct Parts {
     owner: OwnerId,
 }
 
-async fn run(parts: Parts, mut reports: mpsc::UnboundedReceiver<Handed>) {
-    let mut handed = Vec::new();
-    while reports.recv_many(&mut handed, GROUP_MAX).await > 0 {
-        let (group, answers): (Vec<Report>, Vec<oneshot::Sender<bool>>) = handed.drain(..).unzip();
-        let counted = match parts.settle(&group).await {
+impl Parts {
+    async fn run(&self, mut handed: mpsc::UnboundedReceiver<Handed>) {
+        let mut committing = FuturesUnordered::new();
+        let mut is_open = true;
+        while is_open || !committing.is_empty() {
+            let mut group = Vec::new();
+            tokio::select! {
+                biased;
+                Some(()) = committing.next() => {}
+                count = handed.recv_many(&mut group, GROUP_MAX), if is_open && committing.len() < GROUPS_AT_ONCE => {
+                    if count > 0 {
+                        committing.push(self.record(group));
+                    } else {
+                        is_open = false;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn record(&self, handed: Vec<Handed>) {
+        let reports: Vec<&Report> = handed.iter().flat_map(|handed| &handed.reports).collect();
+        let counted = match self.settle(&reports).await {
             Ok(counted) => counted,
-            Err(error) if group.len() == 1 => {
-                complain(&error, &group);
+            Err(error) if reports.len() == 1 => {
+                complain(&error, &reports);
                 vec![false]
             }
             // One of them is at fault; the others should not suffer for it.
             Err(_) => {
-                let mut counted = Vec::with_capacity(group.len());
-                for report in &group {
-                    let alone = std::slice::from_ref(report);
-                    counted.push(match parts.settle(alone).await {
+                let mut counted = Vec::with_capacity(reports.len());
+                for report in reports {
+                    counted.push(match self.settle(&[report]).await {
                         Ok(counted) => counted.into_iter().all(|counted| counted),
                         Err(error) => {
-                            complain(&error, alone);
+                            complain(&error, &[report]);
                             false
                         }
                     });
@@ -96,16 +116,31 @@ async fn run(parts: Parts, mut reports: mpsc::UnboundedReceiver<Handed>) {
                 counted
             }
         };
-        for (answer, counted) in answers.into_iter().zip(counted) {
-            // A handler that no longer waits has nothing to be told.
-            let _ = answer.send(counted);
+        let mut counted = counted.into_iter();
+        let mut recorded = Vec::with_capacity(handed.len());
+        let Some(sender) = handed.first().map(|handed| handed.ticket.sender()) else {
+            return;
+        };
+        for Handed { reports, ticket } in handed {
+            let all_counted = counted
+                .by_ref()
+                .take(reports.len())
+                .fold(true, |all, counted| all && counted);
+            if all_counted {
+                recorded.extend(
+                    reports
+                        .iter()
+                        .map(|report| (report.lease, report.sequence, report.is_over())),
+                );
+                ticket.settle();
+            }
         }
+        // Without a dispatcher there is nobody to tell.
+        let _ = sender.send(Ended::Recorded(recorded));
     }
-}
 
-impl Parts {
     /// Settles a group, again and again while that is only a matter of time.
-    async fn settle(&self, group: &[Report]) -> Result<Vec<bool>, Error> {
+    async fn settle(&self, group: &[&Report]) -> Result<Vec<bool>, Error> {
         let given_up_at = Instant::now() + TRIED_FOR;
         let mut pause = PAUSE_FIRST;
         loop {
@@ -129,7 +164,7 @@ impl Parts {
         }
     }
 
-    async fn transaction(&self, group: &[Report]) -> Result<Settled, Error> {
+    async fn transaction(&self, group: &[&Report]) -> Result<Settled, Error> {
         let mut tx = self.database.begin().await?;
         let settled = delivery::settle(&mut tx, self.owner, group, self.clock.now()).await?;
         tx.commit().await?;
@@ -137,7 +172,7 @@ impl Parts {
     }
 }
 
-fn complain(error: &Error, group: &[Report]) {
+fn complain(error: &Error, group: &[&Report]) {
     for report in group {
         tracing::error!(
             error = %error,

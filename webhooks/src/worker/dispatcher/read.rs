@@ -1,10 +1,14 @@
 //! What a step of the dispatcher reads: where deliveries go, what may be seen there, and which are due.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kernel::{
-    clock::Timestamp,
-    db::Transaction,
+    clock::{Clock, Timestamp},
+    db::{Database, Transaction},
     id::{EventId, MerchantId},
     keyring::Keyring,
 };
@@ -12,28 +16,44 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Dispatcher, Waiting};
+use super::{LEASE, Waiting};
 use crate::{
     dead_letter,
-    delivery::{Due, Target, store},
+    delivery::{Due, Lease, OwnerId, Target, store},
     endpoint::{EndpointId, secret_context},
     error::Error,
     event::{self, Event, Receiver},
+    retry::Schedule,
     sign::{Secret, Signer},
-    worker::lanes::READ_ROWS_MAX,
+    worker::{
+        lanes::{Lanes, ReadAfter, Want, Wishes},
+        queue::Row,
+    },
 };
+
+mod pick;
+
+/// Lanes leased by one step at most; more are leased by the next.
+const LEASED_AT_ONCE: usize = 64;
+
+/// Bytes that an event takes in memory beside its data.
+const EVENT_BYTES: usize = 1_024;
 
 /// Where a lane's deliveries go, made ready to send.
 #[derive(Debug)]
 pub(in crate::worker) struct ReadyTarget {
     /// `None`: nothing is to be sent.
-    pub(in crate::worker) url: Option<Result<Url, url::ParseError>>,
+    pub(in crate::worker) address: Option<Result<Url, url::ParseError>>,
     /// The same as the endpoint's row has it.
     pub(in crate::worker) stored_url: Option<String>,
     /// `None`: its secrets do not open, which is in the log.
     pub(in crate::worker) signer: Option<Signer>,
     pub(in crate::worker) receiver: Receiver,
-    sealed_secrets: Vec<Vec<u8>>,
+    pub(in crate::worker) wishes: Wishes,
+    /// When failed deliveries are tried again; `None` for the default.
+    pub(in crate::worker) schedule: Option<Schedule>,
+    /// The version of the endpoint that all of this is of.
+    pub(in crate::worker) version: i64,
 }
 
 /// Where events are kept.
@@ -62,18 +82,130 @@ impl Kept {
 /// by the schedule, instead of stopping every read that meets them.
 type Faults = HashMap<EventId, String>;
 
-/// What a read of one lane brought: its rows, and whether that was all.
-pub(super) type Read = (EndpointId, Vec<(i64, Waiting)>, bool);
+type Targets = HashMap<EndpointId, Arc<ReadyTarget>>;
 
-impl Dispatcher {
-    /// Rereads where the lanes' deliveries go and what may be seen there.
-    pub(super) async fn read_targets(
-        &mut self,
-        tx: &mut Transaction,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+/// What a step is to find out.
+pub(super) struct Request {
+    /// Whether to lease lanes, and to look at the signals of those that are owned.
+    pub(super) look: bool,
+    pub(super) leases: Vec<Lease>,
+    /// Lanes that may be leased.
+    pub(super) room: usize,
+    /// Merchants of whom no further lane is leased.
+    pub(super) full: Vec<MerchantId>,
+    /// Whether to read again where all lanes' deliveries go.
+    pub(super) reread_targets: bool,
+    /// Where they went when that was last read.
+    pub(super) targets: Targets,
+    /// Bytes of events that may be read.
+    pub(super) room_bytes: usize,
+    pub(super) wants: Vec<Want>,
+}
+
+/// What a step has found out.
+pub(super) struct Step {
+    /// Lanes that are owned, as they now are.
+    pub(super) seen: Vec<Lease>,
+    /// Lanes that were leased, each with how often its breaker had opened.
+    pub(super) leased: Vec<(Lease, u32)>,
+    pub(super) leased_until: Timestamp,
+    /// Whether no due lane was left.
+    pub(super) found_all: bool,
+    /// Where deliveries go, as far as that was read; `None` for an endpoint that is no more.
+    pub(super) targets: Vec<(EndpointId, Option<Arc<ReadyTarget>>)>,
+    /// Since when that holds of all lanes, if it was read for all.
+    pub(super) targets_read_at: Option<Instant>,
+    pub(super) reads: Vec<Read>,
+}
+
+/// What a read of one lane brought.
+pub(super) struct Read {
+    pub(super) lease: Lease,
+    pub(super) rows: Vec<Row<Waiting>>,
+    /// Whether that was all that is due.
+    pub(super) complete: bool,
+    pub(super) after: ReadAfter,
+}
+
+/// Asks the database what the dispatcher wants to know.
+pub(super) struct Reader {
+    pub(super) database: Database,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) clock: Clock,
+    pub(super) owner: OwnerId,
+}
+
+impl Reader {
+    /// One transaction.
+    pub(super) async fn step(&self, request: Request) -> Result<Step, Error> {
         let started = Instant::now();
-        let leases = self.lanes.leases();
+        let now = self.clock.now();
+        let Request {
+            look,
+            leases,
+            room,
+            full,
+            reread_targets,
+            mut targets,
+            room_bytes,
+            mut wants,
+        } = request;
+        let mut tx = self.database.begin().await?;
+        let mut step = Step {
+            seen: Vec::new(),
+            leased: Vec::new(),
+            leased_until: now.plus(LEASE),
+            found_all: true,
+            targets: Vec::new(),
+            targets_read_at: None,
+            reads: Vec::new(),
+        };
+        if look {
+            let owned: Vec<EndpointId> = leases.iter().map(|lease| lease.endpoint).collect();
+            if !owned.is_empty() {
+                step.seen = store::look(&mut tx, self.owner, &owned).await?;
+            }
+            let room = room.min(LEASED_AT_ONCE);
+            if room > 0 {
+                let limit = i64::try_from(room).unwrap_or(i64::MAX);
+                step.leased =
+                    store::lease(&mut tx, self.owner, now, step.leased_until, limit, &full).await?;
+                step.found_all = step.leased.len() < room;
+            }
+        }
+        let mut to_aim: Vec<Lease> = step.leased.iter().map(|(lease, _)| *lease).collect();
+        if reread_targets {
+            to_aim.extend(&leases);
+            step.targets_read_at = Some(started);
+        }
+        if !to_aim.is_empty() {
+            step.targets = self.targets(&mut tx, &to_aim, &targets, now).await?;
+            for (endpoint, target) in &step.targets {
+                match target {
+                    Some(target) => drop(targets.insert(*endpoint, Arc::clone(target))),
+                    None => drop(targets.remove(endpoint)),
+                }
+            }
+        }
+        wants.extend(step.leased.iter().map(|(lease, breaker_openings)| Want {
+            lease: *lease,
+            rows_max: Lanes::<Waiting>::first_rows(*breaker_openings),
+            after: ReadAfter::default(),
+            known: HashSet::new(),
+        }));
+        step.reads = self.read(&mut tx, wants, &targets, room_bytes, now).await?;
+        tx.commit().await?;
+        Ok(step)
+    }
+
+    /// Reads where these lanes' deliveries go and what may be seen there.
+    async fn targets(
+        &self,
+        tx: &mut Transaction,
+        leases: &[Lease],
+        known: &Targets,
+        now: Timestamp,
+    ) -> Result<Vec<(EndpointId, Option<Arc<ReadyTarget>>)>, Error> {
         let mut merchants: Vec<MerchantId> = leases.iter().map(|lease| lease.merchant).collect();
         merchants.sort_unstable();
         merchants.dedup();
@@ -84,37 +216,32 @@ impl Dispatcher {
                 .into_iter()
                 .map(|target| (target.endpoint, target))
                 .collect();
+        let mut targets = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let Some(target) = found.remove(&endpoint) else {
-                // Deleted; its lane is gone too.
-                self.forget(endpoint);
+                targets.push((endpoint, None));
                 continue;
             };
-            let known = self.targets.get(&endpoint);
-            if known.is_some_and(|known| known.receiver != target.receiver) {
-                // What waits was read for other eyes: personal data may be missing from it.
-                self.lanes.reread(endpoint);
-            }
-            let signer = match known {
-                Some(known) if known.sealed_secrets == target.sealed_secrets => {
-                    known.signer.clone()
+            let ready = match known
+                .get(&endpoint)
+                .filter(|known| known.version == target.version)
+            {
+                Some(known)
+                    if known.receiver == target.receiver && known.stored_url == target.url =>
+                {
+                    Arc::clone(known)
                 }
-                _ => self.signer(&mut *tx, &target).await?,
+                known => {
+                    let signer = match known {
+                        Some(known) => known.signer.clone(),
+                        None => self.signer(&mut *tx, &target).await?,
+                    };
+                    Arc::new(ReadyTarget::new(target, signer))
+                }
             };
-            if target.url.is_none() {
-                self.lanes.clear(endpoint);
-            }
-            let ready = ReadyTarget {
-                url: target.url.as_deref().map(Url::parse),
-                stored_url: target.url,
-                signer,
-                receiver: target.receiver,
-                sealed_secrets: target.sealed_secrets,
-            };
-            self.targets.insert(endpoint, Arc::new(ready));
+            targets.push((endpoint, Some(ready)));
         }
-        self.targets_read_at = Some(started);
-        Ok(())
+        Ok(targets)
     }
 
     /// Opens an endpoint's secrets. Those that do not open are logged, and its deliveries fail until they do.
@@ -131,7 +258,7 @@ impl Dispatcher {
             secrets.collect::<Result<Vec<Secret>, kernel::keyring::Error>>()
         };
         match opened.await {
-            Ok(secrets) => Ok(Some(Signer::new(&secrets))),
+            Ok(secrets) => Ok(Some(Signer::of_secrets(&secrets))),
             Err(kernel::keyring::Error::Database(error)) => Err(error.into()),
             Err(error) => {
                 tracing::error!(error = %error, endpoint.id = %target.endpoint, "the secrets of an endpoint do not open");
@@ -141,83 +268,134 @@ impl Dispatcher {
     }
 
     /// Reads due rows of the lanes that want some, with their events.
-    pub(super) async fn read(
-        &mut self,
+    async fn read(
+        &self,
         tx: &mut Transaction,
+        wants: Vec<Want>,
+        targets: &Targets,
+        room_bytes: usize,
         now: Timestamp,
     ) -> Result<Vec<Read>, Error> {
-        let mut wanted = Vec::new();
-        for (lease, known) in self.lanes.to_read() {
-            if self.sends(lease.endpoint) {
-                wanted.push((lease, READ_ROWS_MAX.saturating_add(known)));
-            } else {
-                // Whatever is due in it stays there until somebody enables the endpoint.
-                self.lanes.clear(lease.endpoint);
-            }
+        let (wants, idle): (Vec<Want>, Vec<Want>) = wants.into_iter().partition(|want| {
+            targets
+                .get(&want.lease.endpoint)
+                .is_some_and(|target| target.address.is_some())
+        });
+        let mut reads: Vec<Read> = idle
+            .into_iter()
+            .map(|want| Read::nothing(want.lease))
+            .collect();
+        if wants.is_empty() {
+            return Ok(reads);
         }
-        if wanted.is_empty() {
-            return Ok(Vec::new());
+        let found = store::due(&mut *tx, &wants, now).await?;
+        let mut lines = pick::lines(wants, found);
+        if lines.iter().any(pick::Line::is_ordered) {
+            pick::hold_back(&mut *tx, &mut lines).await?;
         }
-        let mut due = store::due(&mut *tx, &wanted, now).await?;
-        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
-        for due in &due {
-            let count = counts.entry(due.endpoint).or_default();
-            *count = count.saturating_add(1);
-        }
-        // What waits or is on its way is still due in the table, and comes again at each read: its event is not read again.
-        due.retain(|due| !self.lanes.knows(due.endpoint, due.sequence));
-        due.sort_by_key(|due| (due.due_at, due.sequence));
-        let mut merchants: Vec<MerchantId> =
-            wanted.iter().map(|(lease, _)| lease.merchant).collect();
+        pick::limit(&mut lines, room_bytes, EVENT_BYTES);
+        let mut due: Vec<Due> = lines
+            .iter()
+            .flat_map(|line| line.rows.iter().cloned())
+            .collect();
+        let mut merchants: Vec<MerchantId> = due.iter().map(|due| due.merchant).collect();
         merchants.sort_unstable();
         merchants.dedup();
         let mut faults = Faults::new();
         let events = read_events(&mut *tx, &merchants, &mut due, &mut faults, now).await?;
-        let mut sealed = Faults::new();
-        let mut rows: HashMap<EndpointId, Vec<(i64, Waiting)>> = HashMap::new();
+        let mut personal = HashMap::new();
         for merchant in merchants {
-            let of_merchant: Vec<&Due> =
-                due.iter().filter(|due| due.merchant == merchant).collect();
-            let for_whom =
-                |due: &Due| Some((self.targets.get(&due.endpoint)?, events.get(&due.event)?));
-            let personal = of_merchant.iter().filter_map(|due| for_whom(due));
-            let personal: Vec<&Event> = personal
-                .filter(|(target, event)| target.receiver.wants_personal(event))
-                .map(|(_, event)| &**event)
-                .collect();
-            let personal =
-                open_personal(&mut *tx, &self.keyring, merchant, personal, &mut sealed).await?;
-            for due in of_merchant {
-                let Some((target, event)) = for_whom(due) else {
-                    continue;
-                };
-                let wants_personal = target.receiver.wants_personal(event);
-                let personal = personal.get(&due.event).filter(|_| wants_personal).cloned();
-                // Who is not shown the personal part does not miss it.
-                let fault = sealed.get(&due.event).filter(|_| wants_personal);
-                let fault = faults.get(&due.event).or(fault).cloned();
-                let waiting = Waiting {
-                    event: Arc::clone(event),
-                    personal,
-                    fault,
-                    attempt_count: due.attempt_count,
-                };
-                rows.entry(due.endpoint)
-                    .or_default()
-                    .push((due.sequence, waiting));
+            let wanted = due
+                .iter()
+                .filter(|due| due.merchant == merchant)
+                .filter_map(|due| {
+                    let (target, event) = (targets.get(&due.endpoint)?, events.get(&due.event)?);
+                    target.receiver.wants_personal(event).then_some(&**event)
+                });
+            let wanted: Vec<&Event> = wanted.collect();
+            if !wanted.is_empty() {
+                let opened =
+                    open_personal(&mut *tx, &self.keyring, merchant, wanted, &mut faults).await?;
+                personal.extend(opened.into_iter().map(|(id, value)| (id, Arc::new(value))));
             }
         }
-        let read = wanted.into_iter().map(|(lease, limit)| {
-            let complete = counts
-                .get(&lease.endpoint)
-                .is_none_or(|count| *count < limit);
-            (
-                lease.endpoint,
-                rows.remove(&lease.endpoint).unwrap_or_default(),
-                complete,
-            )
-        });
-        Ok(read.collect())
+        for line in lines {
+            let target = targets.get(&line.lease.endpoint);
+            let rows = line.rows.into_iter().filter_map(|due| {
+                let event = events.get(&due.event)?;
+                let wants_personal =
+                    target.is_some_and(|target| target.receiver.wants_personal(event));
+                Some(Row {
+                    sequence: due.sequence,
+                    is_bulk: due.priority > 0,
+                    resource: due.resource_key,
+                    bytes: bytes_of(&due),
+                    payload: Waiting {
+                        event: Arc::clone(event),
+                        personal: personal.get(&due.event).filter(|_| wants_personal).cloned(),
+                        // Who is not shown the personal part does not miss it.
+                        fault: faults
+                            .get(&due.event)
+                            .filter(|_| wants_personal || event.kind == event::WITHHELD)
+                            .cloned(),
+                        attempt_count: due.attempt_count,
+                    },
+                })
+            });
+            reads.push(Read {
+                lease: line.lease,
+                rows: rows.collect(),
+                complete: line.complete,
+                after: line.after,
+            });
+        }
+        Ok(reads)
+    }
+}
+
+/// Bytes that a delivery takes in memory while it waits.
+fn bytes_of(due: &Due) -> usize {
+    usize::try_from(due.data_bytes)
+        .unwrap_or(0)
+        .saturating_add(EVENT_BYTES)
+}
+
+impl Read {
+    fn nothing(lease: Lease) -> Self {
+        Self {
+            lease,
+            rows: Vec::new(),
+            complete: true,
+            after: ReadAfter::default(),
+        }
+    }
+}
+
+impl ReadyTarget {
+    fn new(target: Target, signer: Option<Signer>) -> Self {
+        let delivery = &target.settings.delivery;
+        let batch = target.settings.payload.batch_events_max;
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            address: target.url.as_deref().map(Url::parse),
+            wishes: Wishes {
+                rate_per_second: delivery.rate_limit_per_second,
+                concurrency_max: delivery.concurrency_max.map(count),
+                batch_events_max: batch.map_or(1, count),
+            },
+            schedule: delivery.retry_waits_seconds.as_ref().map(|waits| {
+                Schedule::new(
+                    waits
+                        .iter()
+                        .map(|seconds| Duration::from_secs(u64::from(*seconds)))
+                        .collect(),
+                )
+            }),
+            stored_url: target.url,
+            signer,
+            receiver: target.receiver,
+            version: target.version,
+        }
     }
 }
 

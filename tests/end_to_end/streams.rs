@@ -1,0 +1,206 @@
+//! Events as they happen: streams that are followed by server-sent events, and events that are handed out by lease.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tests::{Client, EventStream, Stoa, StoaOptions, wait_for};
+
+use crate::STOA;
+
+/// How long the end of a grant may take to be felt.
+const FELT_WITHIN: Duration = Duration::from_secs(1);
+
+/// A pull consumer's path.
+async fn consumer(client: &Client) -> String {
+    let input = json!({"eventTypes": ["product.created"]});
+    let endpoint = client
+        .post("/v1/webhook-endpoints", &input)
+        .await
+        .expect(201);
+    format!("/v1/webhook-endpoints/{}", endpoint["id"].as_str().unwrap())
+}
+
+/// Makes that many events.
+async fn make(client: &Client, name: &str, count: usize) {
+    for number in 0..count {
+        client.product(&format!("{name}-{number}"), "1.00").await;
+    }
+}
+
+async fn sequences(stream: &mut EventStream, count: usize) -> Vec<i64> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        let message = stream.next().await.expect("the stream goes on");
+        assert_eq!(message.kind, "", "{message:?}");
+        let sequence = message.data["sequence"].as_i64().unwrap();
+        assert_eq!(message.id, sequence.to_string());
+        found.push(sequence);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_each_event_once_through_broken_connections_and_a_killed_server() {
+    let mut stoa = Stoa::start(STOA).await;
+    let client = stoa.client().await;
+    let path = format!("{}/events/stream", consumer(&client).await);
+    let mut stream = client.stream(&path, None).await;
+    stream.begun().await;
+    assert_eq!(stream.last_id.as_deref(), Some("0"));
+    make(&client, "before", 3).await;
+    assert_eq!(sequences(&mut stream, 2).await, [1, 2]);
+    // Cut off, while more happens.
+    let last = stream.last_id.clone();
+    drop(stream);
+    make(&client, "meanwhile", 3).await;
+    let mut stream = client.stream(&path, last.as_deref()).await;
+    assert_eq!(sequences(&mut stream, 3).await, [3, 4, 5]);
+    stoa.kill();
+    // What was under way may still come; then it ends without a word.
+    while stream.next().await.is_some() {}
+    let last: i64 = stream.last_id.as_deref().unwrap().parse().unwrap();
+    stoa.restart().await;
+    client.refresh().await;
+    make(&client, "after", 2).await;
+    let mut again = client.stream(&path, stream.last_id.as_deref()).await;
+    let rest = usize::try_from(8 - last).unwrap();
+    let expected: Vec<i64> = (last + 1..=8).collect();
+    assert_eq!(sequences(&mut again, rest).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_is_followed_by_cursor_also_from_another_process() {
+    let stoa = Stoa::start(STOA).await;
+    let client = stoa.client().await;
+    let mut beside = stoa.start_beside().await;
+    beside.kill();
+    beside.options_mut().role = Some("api".to_owned());
+    beside.restart().await;
+    let elsewhere = client.at(&beside.base_url());
+    let mut stream = elsewhere.stream("/v1/events/stream", None).await;
+    stream.begun().await;
+    make(&client, "one", 3).await;
+    let first = stream.next().await.unwrap();
+    assert_eq!(first.data["type"], "product.created");
+    let page = client
+        .get(&format!("/v1/events?cursor={}", first.id))
+        .await
+        .expect(200);
+    let second = stream.event().await;
+    assert_eq!(page["data"][0]["id"], second["id"]);
+    // A cursor of a page is a place of the stream, too.
+    let cursor = page["nextCursor"].as_str().unwrap().to_owned();
+    let mut later = elsewhere
+        .stream(&format!("/v1/events/stream?after={cursor}"), None)
+        .await;
+    later.begun().await;
+    make(&client, "two", 1).await;
+    let mut ids = Vec::new();
+    while ids.last() != Some(&json!("two-0")) {
+        ids.push(later.event().await["data"]["externalId"].clone());
+    }
+    let refused = elsewhere
+        .try_stream("/v1/events/stream?after=%25", None)
+        .await;
+    assert_eq!(refused.unwrap_err().slug(), "invalid_fields");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_ends_or_narrows_ends_its_streams_within_a_second() {
+    let stoa = Stoa::shared(STOA).await;
+    let merchant = stoa.merchant();
+    for narrows in [true, false] {
+        let client = stoa
+            .client_of(&merchant, "webhooks:write catalog:write events:read", &[])
+            .await;
+        let path = format!("{}/events/stream", consumer(&client).await);
+        let mut streams = [
+            client.stream(&path, None).await,
+            client.stream("/v1/events/stream", None).await,
+        ];
+        for stream in &mut streams {
+            stream.begun().await;
+        }
+        if narrows {
+            stoa.regrant(&client, "webhooks:read events:read", &[]);
+        } else {
+            stoa.revoke(&client);
+        }
+        // The command has committed by now.
+        let ended = Instant::now();
+        for stream in &mut streams {
+            let last = stream.next().await.expect("a word on why");
+            assert_eq!(last.kind, "problem");
+            assert_eq!(last.data["type"], "urn:stoa:problem:invalid_token");
+            assert!(ended.elapsed() < FELT_WITHIN, "{:?}", ended.elapsed());
+            assert_eq!(stream.next().await, None);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_says_so_and_waits_for_no_reader() {
+    let mut stoa = Stoa::start_with(STOA, StoaOptions::default()).await;
+    let client = stoa.client().await;
+    let mut stream = client.stream("/v1/events/stream", None).await;
+    stream.begun().await;
+    let stopping = Instant::now();
+    stoa.signal(Signal::SIGTERM);
+    let last = stream.next().await.unwrap();
+    assert_eq!(
+        (last.kind.as_str(), last.data["type"].as_str()),
+        ("problem", Some("urn:stoa:problem:unavailable"))
+    );
+    assert_eq!(stoa.wait().await, Some(0));
+    assert!(stopping.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_leased_and_come_again_unless_they_are_acknowledged() {
+    let stoa = Stoa::shared(STOA).await;
+    let client = stoa.client().await;
+    let input = json!({"eventTypes": ["product.created"], "settings": {"pull": "lease"}});
+    let endpoint = client
+        .post("/v1/webhook-endpoints", &input)
+        .await
+        .expect(201);
+    let path = format!("/v1/webhook-endpoints/{}", endpoint["id"].as_str().unwrap());
+    let lease = format!("{path}/lease");
+    // Somebody who waits is given what comes.
+    let wait = json!({"waitSeconds": 20, "leaseSeconds": 600});
+    let (leased, ()) = tokio::join!(client.post(&lease, &wait), make(&client, "one", 1));
+    let leased = leased.expect(200);
+    assert_eq!(leased["data"][0]["sequence"], 1, "{leased}");
+    assert_eq!(leased["data"][0]["attempt"], 1);
+    assert_eq!(leased["data"][0]["data"]["externalId"], "one-0");
+    make(&client, "two", 2).await;
+    let two: Value = wait_for("two events", async || {
+        let leased = client
+            .post(&lease, &json!({"leaseSeconds": 600}))
+            .await
+            .expect(200);
+        let nothing = leased["leaseId"].is_null();
+        (!nothing).then_some(leased)
+    })
+    .await;
+    let release = json!({"leaseId": two["leaseId"]});
+    let settled = client
+        .post(&format!("{path}/release"), &release)
+        .await
+        .expect(200);
+    assert_eq!(
+        settled["settledCount"].as_u64(),
+        two["data"]
+            .as_array()
+            .map(|data| data.len().try_into().unwrap())
+    );
+    let acknowledge = json!({"leaseId": leased["leaseId"], "sequences": [1]});
+    let path = format!("{path}/acknowledge");
+    client.post(&path, &acknowledge).await.expect(200);
+    let again = client.post(&path, &acknowledge).await;
+    assert_eq!(
+        (again.status.as_u16(), again.slug()),
+        (409, "lease_expired")
+    );
+}

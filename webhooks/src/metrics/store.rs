@@ -1,0 +1,129 @@
+//! The statements of the sampler. None of them counts a table: each touches a bounded number of rows, whatever waits.
+
+#![allow(
+    clippy::as_conversions,
+    reason = "sqlx's macros spell a bind's type with `as`"
+)]
+
+use kernel::{clock::Timestamp, db::Error, id::MerchantId};
+use sqlx::PgConnection;
+
+use crate::endpoint::EndpointId;
+
+/// Lanes that are looked into: those that have been due longest. More than these are due only where the lag is seen anyway.
+const LANES_MAX: i64 = 500;
+
+/// Merchants whose outbox is looked into.
+const MERCHANTS_MAX: i64 = 500;
+
+/// Replays that are counted at most.
+const REPLAYS_MAX: i64 = 10_000;
+
+/// When the oldest due delivery became due.
+///
+/// Lanes say where to look, and not how old it is: while a lane is owned, its `due_at` is what it was when it was leased.
+pub(super) async fn oldest_due(
+    tx: &mut PgConnection,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let lanes = sqlx::query!(
+        r#"select endpoint_id as "endpoint: EndpointId", merchant_id as "merchant: MerchantId"
+        from lanes
+        where due_at <= $1
+        order by due_at
+        limit $2"#,
+        now as Timestamp,
+        LANES_MAX,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    if lanes.is_empty() {
+        return Ok(None);
+    }
+    let merchants: Vec<MerchantId> = lanes.iter().map(|lane| lane.merchant).collect();
+    let endpoints: Vec<EndpointId> = lanes.iter().map(|lane| lane.endpoint).collect();
+    // The first of each lane and priority by the index, rather than the minimum of all.
+    let oldest = sqlx::query_scalar!(
+        r#"select min(first.due_at) as "oldest: Timestamp"
+        from unnest($1::uuid[], $2::uuid[]) as lane (merchant_id, endpoint_id)
+        cross join unnest(array[0, 1]::smallint[]) as level (priority)
+        cross join lateral (
+            select due_at
+            from deliveries
+            where deliveries.merchant_id = any($1)
+                and deliveries.merchant_id = lane.merchant_id
+                and deliveries.endpoint_id = lane.endpoint_id
+                and deliveries.priority = level.priority
+                and deliveries.due_at <= $3
+            order by deliveries.due_at
+            limit 1
+        ) as first"#,
+        &merchants as &[MerchantId],
+        &endpoints as &[EndpointId],
+        now as Timestamp,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(oldest)
+}
+
+/// When the oldest event in the outbox happened: of each merchant the first by its id, found by skipping from merchant to merchant.
+pub(super) async fn oldest_waiting(tx: &mut PgConnection) -> Result<Option<Timestamp>, Error> {
+    let oldest = sqlx::query_scalar!(
+        r#"with recursive waiting as (
+            (
+                select merchant_id, occurred_at
+                from outbox
+                order by merchant_id, id
+                limit 1
+            )
+            union all
+            select next.merchant_id, next.occurred_at
+            from waiting
+            cross join lateral (
+                select outbox.merchant_id, outbox.occurred_at
+                from outbox
+                where outbox.merchant_id > waiting.merchant_id
+                order by outbox.merchant_id, outbox.id
+                limit 1
+            ) as next
+        )
+        select min(occurred_at) as "oldest: Timestamp"
+        from (
+            select occurred_at
+            from waiting
+            limit $1
+        ) as looked_at"#,
+        MERCHANTS_MAX,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(oldest)
+}
+
+/// Deliveries on the queue, as the statistics of PostgreSQL have them: current to about a second, and begun anew after a crash of it.
+pub(super) async fn queued(tx: &mut PgConnection) -> Result<i64, Error> {
+    let queued = sqlx::query_scalar!(
+        r#"select greatest(n_live_tup, 0) as "queued!"
+        from pg_catalog.pg_stat_user_tables
+        where relid = 'deliveries'::regclass"#,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(queued.unwrap_or(0))
+}
+
+pub(super) async fn replays_running(tx: &mut PgConnection) -> Result<i64, Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+        from (
+            select 1
+            from replay_hints
+            limit $1
+        ) as running"#,
+        REPLAYS_MAX,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(count)
+}

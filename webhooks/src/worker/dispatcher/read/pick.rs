@@ -1,0 +1,158 @@
+//! Which of the due rows a read takes: none that is known already, none that waits for an earlier one of its resource, and no more than there is room for.
+
+use std::collections::{HashMap, HashSet};
+
+use kernel::{clock::Timestamp, db::Transaction};
+
+use crate::{
+    delivery::{Due, Lease, store},
+    endpoint::EndpointId,
+    error::Error,
+    worker::lanes::{ReadAfter, Want},
+};
+
+/// What is due in one lane, the order of its turns kept.
+pub(super) struct Line {
+    pub(super) lease: Lease,
+    pub(super) rows: Vec<Due>,
+    /// Whether the table has nothing else that is due.
+    pub(super) complete: bool,
+    pub(super) after: ReadAfter,
+    known: HashSet<i64>,
+}
+
+impl Line {
+    /// Whether some of its deliveries wait for one another.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.rows.iter().any(|due| due.resource_key.is_some())
+    }
+}
+
+/// Sorts what was found by lanes: first what somebody waits for, then bulk, each by the time when it became due.
+pub(super) fn lines(wants: Vec<Want>, found: Vec<Due>) -> Vec<Line> {
+    let mut by_lane: HashMap<EndpointId, Vec<Due>> = HashMap::new();
+    for due in found {
+        by_lane.entry(due.endpoint).or_default().push(due);
+    }
+    let lines = wants.into_iter().map(|want| {
+        let mut rows = by_lane.remove(&want.lease.endpoint).unwrap_or_default();
+        rows.sort_by_key(|due| (due.priority, due.due_at, due.sequence));
+        // Of each priority no more than that was read; with fewer of both there is nothing else.
+        let full = |priority: i16| {
+            rows.iter().filter(|due| due.priority == priority).count() >= want.rows_max
+        };
+        let complete = !full(0) && !full(1) && rows.len() <= want.rows_max;
+        rows.truncate(want.rows_max);
+        let after = behind(want.after, &rows);
+        // What waits or is on its way is still due in the table.
+        rows.retain(|due| !want.known.contains(&due.sequence));
+        Line {
+            lease: want.lease,
+            rows,
+            complete,
+            after,
+            known: want.known,
+        }
+    });
+    lines.collect()
+}
+
+fn behind(after: ReadAfter, rows: &[Due]) -> ReadAfter {
+    let last = |priority: i16, before: Option<(Timestamp, i64)>| {
+        let last = rows.iter().rev().find(|due| due.priority == priority);
+        last.map(|due| (due.due_at, due.sequence)).or(before)
+    };
+    ReadAfter {
+        normal: last(0, after.normal),
+        bulk: last(1, after.bulk),
+    }
+}
+
+/// Drops what has to wait for an earlier delivery of its resource that is neither here nor among what is taken: one that is due later.
+pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Result<(), Error> {
+    let mut counts: HashMap<(EndpointId, i64), i64> = HashMap::new();
+    for (line, key) in lines.iter().flat_map(|line| {
+        line.rows
+            .iter()
+            .filter_map(move |due| Some((line, due.resource_key?)))
+    }) {
+        *counts.entry((line.lease.endpoint, key)).or_default() += 1;
+    }
+    let mut resources = Vec::with_capacity(counts.len());
+    for line in &*lines {
+        for ((endpoint, key), count) in &counts {
+            if *endpoint == line.lease.endpoint {
+                // What is here or on its way may come first, of whichever resource.
+                let known = i64::try_from(line.known.len()).unwrap_or(i64::MAX);
+                resources.push((
+                    line.lease,
+                    *key,
+                    count.saturating_add(known).saturating_add(1),
+                ));
+            }
+        }
+    }
+    let first = store::first_of_resources(tx, &resources).await?;
+    let mut by_resource: HashMap<(EndpointId, i64), Vec<i64>> = HashMap::new();
+    for (endpoint, key, sequence) in first {
+        by_resource
+            .entry((endpoint, key))
+            .or_default()
+            .push(sequence);
+    }
+    for line in lines {
+        let here: HashSet<i64> = line
+            .rows
+            .iter()
+            .map(|due| due.sequence)
+            .chain(line.known.iter().copied())
+            .collect();
+        line.rows.retain(|due| {
+            let Some(key) = due.resource_key else {
+                return true;
+            };
+            let first = by_resource.get(&(due.endpoint, key));
+            let elsewhere = first
+                .into_iter()
+                .flatten()
+                .find(|sequence| !here.contains(sequence));
+            elsewhere.is_none_or(|sequence| due.sequence < *sequence)
+        });
+    }
+    Ok(())
+}
+
+/// Takes from each lane in turn for as long as there is room, and one row in any case.
+pub(super) fn limit(lines: &mut [Line], room_bytes: usize, bytes_beside_data: usize) {
+    let longest = lines.iter().map(|line| line.rows.len()).max().unwrap_or(0);
+    let mut taken = vec![0_usize; lines.len()];
+    let mut room = room_bytes;
+    let mut is_first = true;
+    'rounds: for round in 0..longest {
+        for (line, taken) in lines.iter().zip(&mut taken) {
+            let Some(due) = line.rows.get(round) else {
+                continue;
+            };
+            let bytes = usize::try_from(due.data_bytes)
+                .unwrap_or(0)
+                .saturating_add(bytes_beside_data);
+            if bytes > room && !is_first {
+                break 'rounds;
+            }
+            is_first = false;
+            room = room.saturating_sub(bytes);
+            *taken = round.saturating_add(1);
+        }
+    }
+    for (line, taken) in lines.iter_mut().zip(taken) {
+        if taken < line.rows.len() {
+            line.rows.truncate(taken);
+            line.complete = false;
+            // What was left out is read again from the beginning.
+            line.after = ReadAfter::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What a read takes, without a database.
+
+use kernel::id::{EventId, MerchantId};
+use uuid::Uuid;
+
+use super::*;
+
+fn lease(endpoint: u128) -> Lease {
+    Lease {
+        endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
+        merchant: MerchantId::from_uuid(Uuid::from_u128(1)),
+        fence: 1,
+        signal: 0,
+    }
+}
+
+fn due(endpoint: u128, sequence: i64, priority: i16) -> Due {
+    let lease = lease(endpoint);
+    Due {
+        merchant: lease.merchant,
+        endpoint: lease.endpoint,
+        sequence,
+        event: EventId::from_uuid(Uuid::from_u128(sequence.unsigned_abs().into())),
+        attempt_count: 0,
+        due_at: Timestamp::from_unix_millis(sequence),
+        priority,
+        resource_key: None,
+        data_bytes: 100,
+    }
+}
+
+fn want(endpoint: u128, rows_max: usize, known: &[i64]) -> Want {
+    Want {
+        lease: lease(endpoint),
+        rows_max,
+        after: ReadAfter::default(),
+        known: known.iter().copied().collect(),
+    }
+}
+
+fn sequences(line: &Line) -> Vec<i64> {
+    line.rows.iter().map(|due| due.sequence).collect()
+}
+
+#[test]
+fn what_somebody_waits_for_comes_before_bulk() {
+    let found = vec![due(1, 1, 1), due(1, 2, 1), due(1, 3, 0)];
+    let lines = lines(vec![want(1, 2, &[])], found);
+    let line = lines.first().map(|line| (sequences(line), line.complete));
+    assert_eq!(line, Some((vec![3, 1], false)));
+}
+
+#[test]
+fn what_is_known_is_not_taken_again_and_the_next_read_goes_on_behind_it() {
+    let found = vec![due(1, 1, 0), due(1, 2, 0), due(1, 3, 0)];
+    let lines = lines(vec![want(1, 10, &[1, 3])], found);
+    let line = lines
+        .first()
+        .map(|line| (sequences(line), line.complete, line.after.normal));
+    assert_eq!(
+        line,
+        Some((vec![2], true, Some((Timestamp::from_unix_millis(3), 3))))
+    );
+}
+
+#[test]
+fn lanes_share_the_room_and_one_row_is_taken_in_any_case() {
+    let found: Vec<Due> = (1..=5)
+        .flat_map(|sequence| [due(1, sequence, 0), due(2, sequence, 0)])
+        .collect();
+    let wants = || vec![want(1, 10, &[]), want(2, 10, &[])];
+    let mut shared = lines(wants(), found.clone());
+    limit(&mut shared, 450, 50);
+    let taken: Vec<_> = shared
+        .iter()
+        .map(|line| (sequences(line), line.complete))
+        .collect();
+    assert_eq!(taken, [(vec![1, 2], false), (vec![1], false)]);
+    let mut scarce = lines(wants(), found);
+    limit(&mut scarce, 0, 50);
+    assert_eq!(scarce.iter().map(|line| line.rows.len()).sum::<usize>(), 1);
+}
