@@ -11,12 +11,16 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, Logging};
 
 mod admin;
+mod dead_letters;
 mod demo;
 mod describe;
+mod events;
 mod import;
+mod listen;
 mod login;
 mod migrate;
 mod serve;
+mod server;
 
 /// Stoa: the integration gateway of a commerce platform.
 #[derive(Debug, Parser)]
@@ -60,6 +64,14 @@ enum Command {
     Whoami(login::Whoami),
     /// Streams a catalog into a merchant's products.
     Import(import::Import),
+    /// Posts a merchant's events to an address of this machine as they happen.
+    Listen(listen::Listen),
+    /// Shows a merchant's events.
+    #[command(subcommand)]
+    Events(events::Events),
+    /// Shows and replays deliveries that were given up on.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
     /// Shows all of it at work on this machine.
     Demo(demo::Demo),
     /// Prints the generated descriptions: OpenAPI, GraphQL schema, errors.
@@ -113,6 +125,9 @@ async fn run(command: Command) -> CommandResult {
         Command::Logout(logout) => logout.run().await,
         Command::Whoami(whoami) => whoami.run().await,
         Command::Import(import) => import.run().await,
+        Command::Listen(listen) => listen.run().await,
+        Command::Events(command) => command.run().await,
+        Command::DeadLetters(command) => command.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Describe { what } => describe::run(what),
     }
@@ -152,4 +167,21 @@ fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 pub(crate) fn say(line: impl std::fmt::Display) {
     // A closed pipe (`stoa … | head`) is the reader's choice.
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Waits until the user or the system asks for the end.
+pub(crate) async fn stopped() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            // Then Ctrl-C has to do.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }

@@ -1,6 +1,6 @@
 //! A client of Stoa's API, as any merchant's app could have: it knows the contract types and nothing of the server's insides.
 //!
-//! Used by `stoa import` and `stoa demo`. Tokens come from one of two sources: client credentials (RFC 6749, section 4.4) for one merchant (RFC 8707), or
+//! Used by the commands that call a server, such as `stoa import` and `stoa listen`. Tokens come from one of two sources: client credentials (RFC 6749, section 4.4) for one merchant (RFC 8707), or
 //! a [`login`] that a person has made in the browser. Either way they are got from the token endpoint that the server's metadata names (RFC 8414), kept
 //! until they are near their end, and got anew when the server refuses them.
 
@@ -14,6 +14,7 @@ use url::Url;
 
 pub mod catalog_import;
 mod error;
+pub mod event_stream;
 pub mod login;
 mod server;
 mod token;
@@ -27,6 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the server may be silent. An import's server is silent no longer than it waits for its database, which is 15 s.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long a developer's server may take to answer: as long as a webhook's receiver.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bytes of an answer that is read as a whole: a page of 250 products with all they may have is smaller.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -101,6 +105,16 @@ fn http() -> Result<reqwest::Client, Error> {
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
+        .user_agent(concat!("stoa/", env!("CARGO_PKG_VERSION")))
+        .build()?)
+}
+
+/// The HTTP client by which `stoa listen` posts to a developer's address: as the workers post, with one deadline for connecting and answering.
+pub fn forwarding() -> Result<reqwest::Client, Error> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(FORWARD_TIMEOUT)
         .user_agent(concat!("stoa/", env!("CARGO_PKG_VERSION")))
         .build()?)
 }
@@ -210,6 +224,29 @@ impl Client {
             self.tokens.forget(&token).await;
         }
         Err(Answer::read(response).await?.problem())
+    }
+
+    /// Opens a stream of server-sent events, read on after `last_id`. A token that is refused is replaced once.
+    async fn open_stream(&self, path: &str, last_id: Option<&str>) -> Result<Response, Error> {
+        let mut renewed = false;
+        loop {
+            let token = self.tokens.get().await?;
+            let mut request = self
+                .request(Method::GET, path, None, &token)?
+                .header(header::ACCEPT, "text/event-stream");
+            if let Some(last_id) = last_id {
+                request = request.header("last-event-id", last_id);
+            }
+            let response = request.send().await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            if response.status() != StatusCode::UNAUTHORIZED || renewed {
+                return Err(Answer::read(response).await?.problem());
+            }
+            self.tokens.forget(&token).await;
+            renewed = true;
+        }
     }
 
     fn request(

@@ -11,7 +11,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +62,10 @@ pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) {
         return;
     };
     let address = listener.local_addr().ok();
-    tracing::info!(address = address.map(|address: SocketAddr| address.to_string()), "metrics are served");
+    tracing::info!(
+        address = address.map(|address: SocketAddr| address.to_string()),
+        "metrics are served"
+    );
     let upkeep = async {
         loop {
             tokio::time::sleep(UPKEEP_EVERY).await;

@@ -35,8 +35,8 @@ mod products;
 mod service;
 mod webhook_deliveries;
 mod webhook_endpoints;
-mod webhook_replays;
 mod webhook_keys;
+mod webhook_replays;
 
 pub(crate) use service::Health;
 

@@ -11,6 +11,7 @@
 
 mod administration;
 mod architecture;
+mod commands;
 mod crash_delivery;
 mod crashes;
 mod demo;

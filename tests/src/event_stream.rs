@@ -26,14 +26,14 @@ pub struct EventStream {
 
 impl Client {
     /// Opens a stream, going on after `last_id` if there is one.
-    pub async fn stream(&self, path: &str, last_id: Option<&str>) -> EventStream {
-        self.try_stream(path, last_id)
+    pub async fn follow(&self, path: &str, last_id: Option<&str>) -> EventStream {
+        self.try_follow(path, last_id)
             .await
             .unwrap_or_else(|answer| panic!("{path}: {}", answer.text))
     }
 
     /// The same, or the answer that refuses it.
-    pub async fn try_stream(
+    pub async fn try_follow(
         &self,
         path: &str,
         last_id: Option<&str>,

@@ -7,7 +7,7 @@
 //! change of owner, and counts only what was sent under the fence that they have. A lane is let go of only if nothing was added to it since its
 //! owner looked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kernel::{
     clock::Timestamp,
@@ -19,11 +19,12 @@ use sqlx::PgConnection;
 
 use crate::{
     client::Outcome,
-    endpoint::{self, DisabledReason, EndpointId, settings::Settings},
+    endpoint::{self, DisabledReason, EndpointId},
     event::{Event, Receiver},
     retry::{DeadLetterReason, Decision},
 };
 
+pub(crate) mod fare;
 pub(crate) mod store;
 
 /// The id of an [`Attempt`]: `att_…`.
@@ -126,11 +127,11 @@ pub(crate) struct Target {
     pub(crate) merchant: MerchantId,
     /// `None`: nothing is to be sent.
     pub(crate) url: Option<String>,
-    pub(crate) sealed_secrets: Vec<Vec<u8>>,
-    pub(crate) settings: Settings,
     pub(crate) receiver: Receiver,
     /// The version of the endpoint.
     pub(crate) version: i64,
+    /// Whether something was taken at its URL before.
+    pub(crate) is_verified: bool,
 }
 
 /// An attempt that is over, and what was decided.
@@ -146,10 +147,20 @@ pub(crate) struct Report {
     pub(crate) endpoint_version: i64,
     /// Bytes of the body that was sent.
     pub(crate) request_bytes: i32,
+    /// Whether nothing had been taken at its URL before, as far as was known.
+    pub(crate) is_first: bool,
     pub(crate) decision: Decision,
 }
 
 impl Report {
+    /// When the attempt was over.
+    pub(crate) fn ended_at(&self) -> Timestamp {
+        let duration = u64::try_from(self.attempt.duration_ms).unwrap_or(0);
+        self.attempt
+            .started_at
+            .plus(Duration::from_millis(duration))
+    }
+
     /// Whether the delivery is over: taken, or given up on.
     pub(crate) fn is_over(&self) -> bool {
         !matches!(self.decision, Decision::RetryAt(_))
@@ -186,11 +197,11 @@ pub(crate) async fn settle(
         .map(|(report, _)| *report)
         .collect();
     store::insert_attempts(&mut *tx, &valid).await?;
+    let mut announced = fare::note(&mut *tx, &valid, now).await?;
 
     let mut delivered = Vec::new();
     let mut again = Vec::new();
     let mut dead = Vec::new();
-    let mut announced = Vec::new();
     for report in valid {
         match report.decision {
             Decision::Delivered => delivered.push(report),

@@ -111,8 +111,8 @@ impl TypePattern {
     }
 }
 
-/// Which events an endpoint is sent.
-#[derive(Debug)]
+/// Which events an endpoint is sent. By default all.
+#[derive(Debug, Default)]
 pub struct Filter {
     /// `None`: all.
     types: Option<Vec<TypePattern>>,

@@ -20,6 +20,7 @@ pub mod feed;
 pub mod filter;
 pub mod follow;
 pub mod hub;
+pub mod metrics;
 pub mod pull;
 pub mod relay;
 #[allow(
@@ -27,7 +28,6 @@ pub mod relay;
     reason = "asked by the worker as soon as endpoints have settings"
 )]
 pub mod render;
-pub mod metrics;
 pub mod replay;
 pub mod retry;
 pub mod sign;

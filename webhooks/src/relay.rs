@@ -24,8 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{endpoint::EndpointId, hub::Hub};
 
+mod filters;
 mod plan;
 mod store;
+
+use filters::Filters;
+pub(crate) use plan::resource_key;
 
 /// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
@@ -87,6 +91,7 @@ pub struct Relay {
     wake: Wake,
     lanes_raised: Arc<Notify>,
     hub: Option<Hub>,
+    filters: Filters,
 }
 
 impl Relay {
@@ -99,6 +104,7 @@ impl Relay {
             wake,
             lanes_raised: Arc::default(),
             hub: None,
+            filters: Filters::default(),
         }
     }
 
@@ -205,13 +211,20 @@ impl Relay {
             batch.extend(earlier);
         }
         plan::order(&mut batch);
-        let audience = store::audience(&mut tx, merchant, now).await?;
+        let audience = store::audience(&mut tx, merchant, &self.filters, now).await?;
         let mut moved = Moved {
             events: batch.len(),
             more,
             ..Moved::default()
         };
 
+        let judged = plan::needs_data(&batch, &audience);
+        let data = if judged.is_empty() {
+            HashMap::new()
+        } else {
+            store::data(&mut tx, merchant, &judged).await?
+        };
+        let mut interest = plan::interest(&batch, merchant, &data, &audience);
         let ids: Vec<EventId> = batch.iter().map(|event| event.id).collect();
         let numbers: Vec<i64> = (last_number.saturating_add(1)..)
             .take(batch.len())
@@ -224,7 +237,6 @@ impl Relay {
         )
         .await?;
 
-        let mut interest = plan::interest(&batch, &audience);
         if !interest.is_empty() {
             // An endpoint without a cursor has been deleted since the audience was read.
             let interested: Vec<EndpointId> =

@@ -11,6 +11,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use apalis::prelude::{Data, ParallelizeExt, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::error::WorkerError;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use kernel::{
@@ -19,16 +20,18 @@ use kernel::{
     event::Announcer,
     keyring::Keyring,
 };
+use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, Destination, Failure, FailureKind, Outcome, Request},
+    client::{Client, Failure, FailureKind, Outcome, Request},
     delivery::{Attempt, OwnerId, Report},
-    endpoint::settings::{Credentials, Settings},
-    event::envelope,
+    metrics,
     relay::{LANES_CHANNEL, Wake},
+    render::{Encoded, batch_body},
     retry::{Decision, Jitter, Schedule, decide},
+    timeline::mask,
 };
 
 mod backend;
@@ -38,10 +41,11 @@ mod lanes;
 mod pace;
 mod queue;
 mod recorder;
+mod renders;
 mod ticket;
 
 use backend::LaneBackend;
-use dispatcher::{Dispatcher, Job};
+use dispatcher::{Dispatcher, Item, Job, Sending};
 use lanes::Ending;
 pub use lanes::Limits;
 pub(crate) use lanes::Want;
@@ -49,6 +53,9 @@ use recorder::Recorder;
 
 /// Jobs that wait between dispatcher and apalis: enough that neither waits for the other.
 const JOBS_BUFFERED: usize = 128;
+
+/// Bytes of a batch's id: as many as a UUID has.
+const BATCH_ID_BYTES: usize = 16;
 
 /// The pause before listening again after the connection was lost.
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -186,15 +193,22 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let sent = AssertUnwindSafe(attempt(&job, &parts.client, started_at))
         .catch_unwind()
         .await;
-    let (outcome, request_bytes) = sent.unwrap_or_else(|_| (internal("the delivery panicked"), 0));
+    let (mut outcome, request_bytes) =
+        sent.unwrap_or_else(|_| (failed(internal("the delivery panicked")), 0));
     let ended_at = parts.clock.now();
+    hide_personal(&mut outcome, &job);
+    let (status, error) = match &outcome.result {
+        Ok(answer) => (Some(i32::from(answer.status)), None),
+        Err(failure) => (None, Some(failure.kind.as_str())),
+    };
+    metrics::attempt(status, error, outcome.duration);
     let Job {
         lease,
         items,
         target,
         ticket,
     } = job;
-    let schedule = target.schedule.as_ref().unwrap_or(&parts.schedule);
+    let schedule = target.means.schedule.as_ref().unwrap_or(&parts.schedule);
     let reports: Vec<Report> = items
         .into_iter()
         .map(|item| {
@@ -205,9 +219,10 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
                 sequence: item.sequence,
                 event: item.event,
                 attempt: Attempt::new(item.number, started_at, &outcome),
-                url: target.stored_url.clone().unwrap_or_default(),
-                endpoint_version: target.version,
+                url: target.url.clone().unwrap_or_default(),
+                endpoint_version: target.means.version,
                 request_bytes,
+                is_first: !target.is_verified,
                 decision,
             };
             log(&report, &outcome);
@@ -216,6 +231,15 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         .collect();
     ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
     parts.recorder.record(reports, ticket);
+}
+
+/// A receiver may send back what it was sent: what is a person's is not kept with the attempt.
+fn hide_personal(outcome: &mut Outcome, job: &Job) {
+    if let Ok(answer) = &mut outcome.result {
+        for personal in job.items.iter().filter_map(|item| item.personal.as_deref()) {
+            answer.excerpt = mask(&answer.excerpt, personal);
+        }
+    }
 }
 
 /// What an outcome says of its endpoint.
@@ -241,54 +265,85 @@ async fn attempt(job: &Job, client: &Client, now: Timestamp) -> (Outcome, i32) {
             let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
             (client.post(request).await, bytes)
         }
-        Err(fault) => (internal(&fault), 0),
+        Err(failure) => (failed(failure), 0),
     }
 }
 
-fn prepare(job: &Job, now: Timestamp) -> Result<Request, String> {
-    let target = &job.target;
-    if let Some(fault) = job.items.iter().find_map(|item| item.fault.as_ref()) {
-        return Err(fault.clone());
-    }
-    let url = match &target.address {
-        Some(Ok(url)) => url.clone(),
-        Some(Err(error)) => return Err(error.to_string()),
-        None => return Err("there is no URL".to_owned()),
+/// Makes the request of a job: renders, compresses and signs it.
+fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
+    let Sending {
+        destination,
+        signer,
+        renderer,
+    } = job.target.means.sending.as_ref().map_err(Clone::clone)?;
+    let body_of = |item: &Item| {
+        if let Some(fault) = &item.fault {
+            return Err(internal(fault));
+        }
+        let rendered = item.renders.get(
+            renderer,
+            &item.event,
+            job.lease.merchant,
+            &job.target.receiver,
+            item.personal.as_deref(),
+        );
+        let rendered = rendered.map_err(|error| internal(&error.to_string()))?;
+        renderer
+            .body(&rendered, item.sequence)
+            .map_err(|error| Failure::new(FailureKind::Transformation, &error))
     };
-    let signer = target
-        .signer
-        .as_ref()
-        .ok_or("the endpoint's secrets do not open")?;
-    let item = job.items.first().ok_or("there is nothing to send")?;
-    let shown = envelope(
-        &item.event,
-        job.lease.merchant,
-        Some(item.sequence),
-        &target.receiver,
-        item.personal.as_deref(),
-    );
-    let body = shown
-        .and_then(|shown| serde_json::to_vec(&shown))
-        .map_err(|error| error.to_string())?;
-    let id = item.event.id.to_string();
+    let first = job
+        .items
+        .first()
+        .ok_or_else(|| internal("there is nothing to send"))?;
+    let body = if renderer.batch_events_max().is_some() {
+        let parts = job.items.iter().map(body_of);
+        batch_body(&parts.collect::<Result<Vec<Bytes>, Failure>>()?)
+    } else {
+        body_of(first)?
+    };
+    let Encoded {
+        bytes: body,
+        content_encoding,
+    } = renderer.encode(body);
+    let id = match job.items.as_slice() {
+        [item] => item.event.id.to_string(),
+        items => batch_id(items),
+    };
     let timestamp_seconds = now.unix_seconds();
     let signature = signer.sign(&id, timestamp_seconds, &body);
     Ok(Request {
-        url,
+        destination: Arc::clone(destination),
         id,
         timestamp_seconds,
         signature,
-        body: Bytes::from(body),
+        content_encoding,
+        body,
     })
 }
 
+/// The id of several events in one request: the same for the same events, so that a batch that comes again is known, and another one for others.
+fn batch_id(items: &[Item]) -> String {
+    let mut digest = Sha256::new();
+    for item in items {
+        digest.update(item.event.id.uuid().as_bytes());
+    }
+    let whole = digest.finalize();
+    format!(
+        "batch_{}",
+        URL_SAFE_NO_PAD.encode(whole.get(..BATCH_ID_BYTES).unwrap_or(&whole))
+    )
+}
+
 /// A failure of ours rather than of the receiver.
-fn internal(detail: &str) -> Outcome {
+fn internal(detail: &str) -> Failure {
+    Failure::new(FailureKind::Internal, detail)
+}
+
+/// What a request comes to that was not sent.
+fn failed(failure: Failure) -> Outcome {
     Outcome {
-        result: Err(Failure {
-            kind: FailureKind::Internal,
-            detail: detail.to_owned(),
-        }),
+        result: Err(failure),
         duration: Duration::ZERO,
     }
 }

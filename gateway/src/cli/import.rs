@@ -8,18 +8,15 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use kernel::{clock::Clock, id::MerchantId, scope::Scope};
+use kernel::scope::Scope;
 use serde::Serialize;
-use url::Url;
 
-use super::{CommandResult, say};
+use super::{
+    CommandResult, say,
+    server::{Breadth, Server},
+};
 use crate::{
-    client::{
-        self, Client, ClientCredentials, Resource, Source,
-        catalog_import::{self, Progress, Reason, Report, Rows, import_stream},
-        login,
-    },
-    config::Credentials,
+    client::catalog_import::{self, Progress, Reason, Report, Rows, import_stream},
     feed::{self, BytesRead, Feed, Notes},
 };
 
@@ -44,110 +41,6 @@ pub(super) struct Import {
     /// Fails if any row failed.
     #[arg(long)]
     strict: bool,
-}
-
-/// Which server, who calls it, and for which merchant: the login of `stoa login`, or an app by its id and secret.
-#[derive(Debug, Args)]
-struct Server {
-    /// The server's public address. Default: that of the login, or `http://127.0.0.1:8080` for an app.
-    #[arg(long, env = "STOA_URL")]
-    url: Option<Url>,
-
-    /// The app's id. Default: the login is used.
-    #[arg(long, env = "STOA_CLIENT_ID", requires = "client_secret")]
-    client_id: Option<String>,
-
-    /// The app's secret. On the command line other users of the machine can see it: better in the environment.
-    #[arg(
-        long,
-        env = "STOA_CLIENT_SECRET",
-        hide_env_values = true,
-        requires = "client_id"
-    )]
-    client_secret: Option<Secret>,
-
-    /// The merchant, by its id. Needed for an app, and where there are logins for several.
-    #[arg(long, conflicts_with = "resource")]
-    merchant: Option<MerchantId>,
-
-    /// The merchant, as the `resource` of token requests: `https://…/merchants/mer_…`.
-    #[arg(long, env = "STOA_RESOURCE")]
-    resource: Option<String>,
-
-    /// Where logins are kept.
-    #[command(flatten)]
-    credentials: Credentials,
-}
-
-/// The server of an app that names none.
-const URL_DEFAULT: &str = "http://127.0.0.1:8080";
-
-impl Server {
-    /// A client of the server, by the app's credentials or a login.
-    fn client(self) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-        let options = if let (Some(client_id), Some(client_secret)) =
-            (&self.client_id, &self.client_secret)
-        {
-            client::Options {
-                url: self.url.map_or_else(|| URL_DEFAULT.parse(), Ok)?,
-                source: Source::ClientCredentials(ClientCredentials {
-                    client_id: client_id.clone(),
-                    client_secret: client_secret.0.clone(),
-                    resource: match (self.resource, self.merchant) {
-                        (Some(resource), _) => Resource::Url(resource),
-                        (None, Some(merchant)) => Resource::Merchant(merchant),
-                        (None, None) => {
-                            return Err("either --merchant or --resource must be given".into());
-                        }
-                    },
-                    scope: SCOPE.to_string(),
-                }),
-            }
-        } else {
-            self.login()?
-        };
-        Ok(Client::new(options)?)
-    }
-
-    /// The one login that fits.
-    fn login(&self) -> Result<client::Options, Box<dyn std::error::Error + Send + Sync>> {
-        let merchant = match &self.resource {
-            // {issuer}/merchants/{id}
-            Some(resource) => Some(resource.rsplit('/').next().unwrap_or_default().parse()?),
-            None => self.merchant,
-        };
-        let file = self.credentials.file()?;
-        let logins = file.read()?;
-        let login = logins.one(self.url.as_ref(), merchant)?;
-        Ok(client::Options {
-            url: login.issuer.clone(),
-            source: Source::Login(login::Source {
-                file,
-                url: login.issuer.clone(),
-                merchant_id: login.merchant_id,
-                scopes: [SCOPE].into_iter().collect(),
-                clock: Clock::system(),
-            }),
-        })
-    }
-}
-
-/// A secret that does not show where arguments are printed.
-#[derive(Clone)]
-struct Secret(oauth2::ClientSecret);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("***")
-    }
-}
-
-impl std::str::FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(oauth2::ClientSecret::new(text.to_owned())))
-    }
 }
 
 /// What the import is for: no more than this is asked of an app's token.
@@ -180,8 +73,10 @@ struct Written<'r> {
 }
 
 impl Import {
-    pub(super) async fn run(self) -> CommandResult {
-        let client = self.server.client()?;
+    pub(super) async fn run(mut self) -> CommandResult {
+        let client = self
+            .server
+            .take_client([SCOPE].into_iter().collect(), Breadth::Needed)?;
         let key = self
             .key
             .unwrap_or_else(|| format!("import-{}", uuid::Uuid::from_bytes(rand::random())));

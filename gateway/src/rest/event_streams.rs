@@ -13,7 +13,7 @@ use axum::{
 use futures_util::stream;
 use kernel::{
     actor::Actor,
-    problem::{self, FieldError, Problem},
+    problem::{FieldError, Problem},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -194,8 +194,8 @@ fn message(item: Item) -> Event {
 
 /// Says why the stream ends.
 fn last_message(problem: &Problem, request: kernel::id::RequestId) -> Event {
-    if problem.kind.status >= problem::INTERNAL_ERROR.status {
-        tracing::warn!(request.id = %request, problem = problem.kind.slug, cause = ?problem.source, "a stream ended");
+    if let Some(cause) = &problem.source {
+        tracing::warn!(request.id = %request, problem = problem.kind.slug, cause = %cause, "a stream ended");
     }
     let body = ProblemBody {
         r#type: format!("{TYPE_BASE}{}", problem.kind.slug),

@@ -67,6 +67,11 @@ async fn events_that_are_no_longer_kept_are_410() {
         if operation.takes("cursor") {
             call.query.push(("cursor".to_owned(), cursor.clone()));
         }
+        if operation.takes("Last-Event-ID") {
+            let of_endpoint = operation.subject().is_some();
+            let place = if of_endpoint { "0" } else { cursor.as_str() };
+            call = call.with_header("last-event-id", place);
+        }
         let answer = call
             .send(&world.stoa.base_url(), Some(&world.owner.token()))
             .await;

@@ -19,6 +19,9 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Streams that an app may have open at a merchant.
+const STREAMS_MAX: usize = 20;
+
 /// Replays of an endpoint that may be running at once.
 const REPLAYS_MAX: usize = 10;
 /// Living keys that an endpoint may have of one scheme.
@@ -382,6 +385,46 @@ impl Provocation {
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
+            ("leaseWebhookEndpoint", "endpoint_disabled") => {
+                let endpoint = call.path.strip_suffix("/lease").unwrap();
+                let disable = world.owner.patch(endpoint, &json!({"status": "disabled"}));
+                disable.await.expect(200);
+                self.send(&call).await
+            }
+            ("leaseWebhookEndpoint", "endpoint_not_leased") => {
+                let endpoint = world.make("whe").await;
+                let things = Things::from([("whe".to_owned(), endpoint)]);
+                self.send(&operation.call(&things)).await
+            }
+            ("leaseWebhookEndpoint", "lease_expired") => {
+                assert_eq!(self.send(&call).await.status, 200);
+                let locks = "update idempotency_keys set outcome = jsonb_set(outcome, '{expiresAt}', '\"2026-01-01T00:00:00Z\"') \
+                    where operation = 'webhook_endpoint.lease'";
+                behind_the_scenes(world, locks).await;
+                self.send(&call).await
+            }
+            ("acknowledgeLeasedEvents" | "releaseLeasedEvents", "lease_expired") => {
+                assert_eq!(self.send(&call).await.status, 200);
+                self.send(&rekeyed(&call)).await
+            }
+            (_, "too_many_streams") => {
+                let merchant = &world.owner.credentials.merchant;
+                let app = world.stoa.client_of(merchant, &every_scope(), &[]).await;
+                let mut open = Vec::new();
+                for _ in 0..STREAMS_MAX {
+                    open.push(app.follow("/v1/events/stream", None).await);
+                }
+                let mut call = call;
+                if operation.id == "leaseWebhookEndpoint" {
+                    // Only who waits has a stream.
+                    let endpoint = world.make_leased(0).await;
+                    let things = Things::from([("whe".to_owned(), endpoint)]);
+                    call = operation
+                        .call(&things)
+                        .with_body(json!({"waitSeconds": 20}));
+                }
+                call.send(&world.stoa.base_url(), Some(&app.token())).await
+            }
             ("createWebhookEndpoint", "too_many_endpoints") => {
                 let app = world
                     .stoa
@@ -416,6 +459,16 @@ impl Provocation {
             .with_header("idempotency-key", &self.locked_key);
         (operation, self.send(&call).await)
     }
+}
+
+/// Changes the database itself, where row-level security does not apply.
+async fn behind_the_scenes(world: &World, statement: &str) {
+    let url = world.stoa.database_url().replace("//stoa@", "//postgres@");
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
 }
 
 /// The same request under a new key.

@@ -312,12 +312,21 @@ impl Call {
             Some(json) => request = request.body(json.to_string()),
             None => {}
         }
-        let response = request
+        let mut response = request
             .send()
             .await
             .unwrap_or_else(|error| panic!("{} {}: {error:?}", self.method, self.path));
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.unwrap();
+        let goes_on = headers
+            .get("content-type")
+            .is_some_and(|kind| kind == "text/event-stream");
+        let text = if goes_on {
+            // It has no end: its beginning has to do.
+            let chunk = response.chunk().await.unwrap().unwrap_or_default();
+            String::from_utf8(chunk.to_vec()).unwrap()
+        } else {
+            response.text().await.unwrap()
+        };
         Answer {
             status,
             headers,

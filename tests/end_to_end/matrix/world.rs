@@ -177,6 +177,7 @@ impl World {
                 );
                 text(&self.owner.post(&path, &json!({})).await.expect(202), "id")
             }
+            "lea" => self.make_lease(&self.make_leased(1).await).await,
             other => panic!("there is no way yet to make a {other}: teach it to `World::make`"),
         }
     }
@@ -193,7 +194,38 @@ impl World {
             let thing = self.make(&kind).await;
             things.insert(kind, thing);
         }
+        if is_about_leases(operation) {
+            let endpoint = self.make_leased(1).await;
+            if things.contains_key("lea") {
+                things.insert("lea".to_owned(), self.make_lease(&endpoint).await);
+            }
+            things.insert("whe".to_owned(), endpoint);
+        }
         things
+    }
+
+    /// An endpoint that is read by lease, with events that wait for it.
+    pub(crate) async fn make_leased(&self, events: usize) -> String {
+        let input = json!({"eventTypes": ["order.placed"], "settings": {"pull": "lease"}});
+        let endpoint = self.owner.post("/v1/webhook-endpoints", &input).await;
+        let endpoint = text(&endpoint.expect(201), "id");
+        let path = format!("/v1/webhook-endpoints/{endpoint}");
+        for _ in 0..events {
+            let ping = self.owner.post(&format!("{path}/ping"), &Value::Null).await;
+            ping.expect(200);
+        }
+        wait_for("what waits to be leased", async || {
+            let page = self.owner.get(&format!("{path}/events")).await.expect(200);
+            (page["data"].as_array().map(Vec::len) == Some(events)).then_some(())
+        })
+        .await;
+        endpoint
+    }
+
+    async fn make_lease(&self, endpoint: &str) -> String {
+        let path = format!("/v1/webhook-endpoints/{endpoint}/lease");
+        let lease = self.owner.post(&path, &json!({"leaseSeconds": 600})).await;
+        text(&lease.expect(200), "leaseId")
     }
 
     /// An order of the document's own example, with a customer and an address.
@@ -272,6 +304,13 @@ impl World {
         }
         things
     }
+}
+
+/// Whether an operation needs an endpoint that is read by lease.
+fn is_about_leases(operation: &Operation) -> bool {
+    ["/lease", "/acknowledge", "/release"]
+        .iter()
+        .any(|end| operation.path.ends_with(end))
 }
 
 /// A new product, by which the owner's catalog would be known.

@@ -13,14 +13,10 @@ use kernel::{
     db::{Database, Error},
     id::{EventId, LocationId, MerchantId},
 };
-use sqlx::{PgConnection, types::Json};
+use sqlx::PgConnection;
 
 use super::{Attempt, AttemptId, Due, Lease, OwnerId, Report, Target};
-use crate::{
-    endpoint::{EndpointId, settings::Settings},
-    event::GrantRow,
-    worker::Want,
-};
+use crate::{endpoint::EndpointId, event::GrantRow, worker::Want};
 
 /// Attempts that a dead letter copies at most: those of the schedule, and of some replays.
 const ATTEMPTS_MAX: i64 = 100;
@@ -264,9 +260,8 @@ struct TargetRow {
     merchant: MerchantId,
     endpoint: EndpointId,
     url: Option<String>,
-    sealed_secrets: Vec<Vec<u8>>,
-    settings: Json<Settings>,
     version: i64,
+    is_verified: bool,
     is_granted: bool,
     scopes: Option<Vec<String>>,
     locations: Option<Vec<LocationId>>,
@@ -288,9 +283,8 @@ pub(crate) async fn targets(
             endpoints.merchant_id as "merchant: MerchantId",
             endpoints.id as "endpoint: EndpointId",
             case when endpoints.status = 'enabled' then endpoints.url end as url,
-            endpoints.sealed_secrets,
-            endpoints.settings as "settings: Json<Settings>",
             endpoints.version,
+            endpoints.verified_at is not null as "is_verified!",
             endpoints.grant_id is not null as "is_granted!",
             grants.scopes as "scopes?",
             grants.locations as "locations?: Vec<LocationId>",
@@ -311,9 +305,8 @@ pub(crate) async fn targets(
         endpoint: row.endpoint,
         merchant: row.merchant,
         url: row.url,
-        sealed_secrets: row.sealed_secrets,
-        settings: row.settings.0,
         version: row.version,
+        is_verified: row.is_verified,
         receiver: GrantRow {
             is_granted: row.is_granted,
             scopes: row.scopes,

@@ -1,17 +1,19 @@
 //! What a batch comes to: pure decisions of order, audience and numbers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use kernel::{
     clock::Timestamp,
-    id::{AppId, EventId, LocationId},
+    id::{AppId, EventId, LocationId, MerchantId},
 };
+use serde_json::value::RawValue;
 
 use sha2::{Digest, Sha256};
 
 use crate::{
     endpoint::EndpointId,
     event::{ENDPOINT_RESOURCE, PING, Receiver},
+    filter::{Facts, Filter, FilterInput},
 };
 
 /// An event in the outbox, as far as the relay needs to know it.
@@ -36,7 +38,8 @@ pub(super) struct Audience {
     pub(super) endpoint: EndpointId,
     pub(super) app: AppId,
     pub(super) of_merchant: bool,
-    pub(super) kinds: Option<Vec<String>>,
+    /// Which events it has asked for.
+    pub(super) filter: Arc<Filter>,
     /// Whether its deliveries are queued: it is enabled, and is sent them or leases them.
     pub(super) is_queued: bool,
     /// Whether one resource's deliveries wait for one another.
@@ -71,11 +74,9 @@ pub(super) struct Entry {
 /// What stands for a resource in the queue: the first eight bytes of the SHA-256 of its type and id. Two resources of one key merely wait for each other.
 pub(crate) fn resource_key(kind: &str, id: &str) -> i64 {
     let digest = Sha256::digest(format!("{kind}:{id}"));
-    let mut bytes = [0; 8];
-    for (place, byte) in bytes.iter_mut().zip(digest) {
-        *place = byte;
-    }
-    i64::from_be_bytes(bytes)
+    digest
+        .first_chunk()
+        .map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 /// Orders a batch by time, and each resource's events by their versions: the places that a resource's events have by time stay theirs, and are
@@ -105,19 +106,40 @@ pub(super) fn order(batch: &mut [Pending]) {
     }
 }
 
-/// Who is interested in what of a batch, in the order of endpoints.
-pub(super) fn interest<'b>(batch: &'b [Pending], audience: &[Audience]) -> Vec<Interest<'b>> {
+/// Who is interested in what of a batch, in the order of endpoints. `data` has the data of those events that [`needs_data`] named.
+pub(super) fn interest<'b>(
+    batch: &'b [Pending],
+    merchant: MerchantId,
+    data: &HashMap<EventId, Box<RawValue>>,
+    audience: &[Audience],
+) -> Vec<Interest<'b>> {
     let apps: HashMap<String, AppId> = audience
         .iter()
         .map(|one| (one.endpoint.to_string(), one.app))
+        .collect();
+    let inputs: Vec<(&Pending, FilterInput<'_>)> = batch
+        .iter()
+        .map(|event| {
+            let facts = Facts {
+                kind: &event.kind,
+                resource_kind: &event.resource_kind,
+                resource_id: &event.resource_id,
+                resource_version: event.resource_version,
+                merchant,
+                occurred_at: event.occurred_at,
+                data: data.get(&event.id).map(|data| &**data),
+            };
+            (event, FilterInput::new(facts))
+        })
         .collect();
     let interests = audience.iter().map(|one| Interest {
         endpoint: one.endpoint,
         is_queued: one.is_queued,
         is_ordered: one.is_ordered,
-        events: batch
+        events: inputs
             .iter()
-            .filter(|event| concerns(event, one, &apps))
+            .filter(|(event, input)| concerns(event, input, one, &apps))
+            .map(|(event, _)| *event)
             .collect(),
     });
     let mut interests: Vec<Interest<'_>> = interests
@@ -127,7 +149,25 @@ pub(super) fn interest<'b>(batch: &'b [Pending], audience: &[Audience]) -> Vec<I
     interests
 }
 
-fn concerns(event: &Pending, one: &Audience, apps: &HashMap<String, AppId>) -> bool {
+/// The events whose data somebody's condition looks at.
+pub(super) fn needs_data(batch: &[Pending], audience: &[Audience]) -> Vec<EventId> {
+    let curious: Vec<&Filter> = audience
+        .iter()
+        .map(|one| &*one.filter)
+        .filter(|filter| filter.needs_data())
+        .collect();
+    let looked_at = batch
+        .iter()
+        .filter(|event| curious.iter().any(|filter| filter.wants_type(&event.kind)));
+    looked_at.map(|event| event.id).collect()
+}
+
+fn concerns(
+    event: &Pending,
+    input: &FilterInput<'_>,
+    one: &Audience,
+    apps: &HashMap<String, AppId>,
+) -> bool {
     if !one.receiver.may_see(&event.scope, &event.locations) {
         return false;
     }
@@ -143,9 +183,8 @@ fn concerns(event: &Pending, one: &Audience, apps: &HashMap<String, AppId>) -> b
     {
         return false;
     }
-    one.kinds
-        .as_ref()
-        .is_none_or(|kinds| kinds.contains(&event.kind))
+    // Better one too many than one that is lost without a trace.
+    one.filter.matches(input).unwrap_or(true)
 }
 
 /// Numbers each interest from its endpoint's cursor on.
@@ -203,12 +242,23 @@ mod tests {
         }
     }
 
+    fn filter(kinds: Option<&[&str]>, condition: Option<&str>) -> Filter {
+        let kinds: Option<Vec<String>> =
+            kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect());
+        Filter::compile(kinds.as_deref(), condition).unwrap()
+    }
+
+    fn interested<'b>(batch: &'b [Pending], audience: &[Audience]) -> Vec<Interest<'b>> {
+        let merchant = MerchantId::from_uuid(Uuid::from_u128(1));
+        interest(batch, merchant, &HashMap::new(), audience)
+    }
+
     fn audience(endpoint: u128, app: u128, kinds: Option<&[&str]>, scopes: &str) -> Audience {
         Audience {
             endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
             app: AppId::from_uuid(Uuid::from_u128(app)),
             of_merchant: false,
-            kinds: kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
+            filter: Arc::new(filter(kinds, None)),
             is_queued: true,
             is_ordered: false,
             takes_bulk: true,
@@ -269,7 +319,7 @@ mod tests {
             to_second.clone(),
             disabled.clone(),
         ];
-        let interests = interest(
+        let interests = interested(
             &batch,
             &[
                 merchants.clone(),
@@ -296,6 +346,37 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_on_the_data_is_judged_by_the_data_and_only_that_is_read() {
+        let (cheap, dear, other) = (pending("a", 1, 1), pending("b", 1, 2), pending("c", 1, 3));
+        let other = Pending {
+            kind: "product.created".to_owned(),
+            ..other
+        };
+        let one = Audience {
+            filter: Arc::new(filter(
+                Some(&["order.*"]),
+                Some("double(event.data.total) > 100.0"),
+            )),
+            ..audience(1, 1, None, "orders:read")
+        };
+        let batch = [cheap.clone(), dear.clone(), other];
+        let audience = [one];
+        assert_eq!(needs_data(&batch, &audience), [cheap.id, dear.id]);
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let data = HashMap::from([
+            (cheap.id, raw(r#"{"total": "99.99"}"#)),
+            (dear.id, raw(r#"{"total": "100.01"}"#)),
+        ]);
+        let merchant = MerchantId::from_uuid(Uuid::from_u128(1));
+        let interests = interest(&batch, merchant, &data, &audience);
+        let events: Vec<EventId> = interests
+            .iter()
+            .flat_map(|one| one.events.iter().map(|event| event.id))
+            .collect();
+        assert_eq!(events, [dear.id]);
+    }
+
+    #[test]
     fn an_endpoint_that_wants_a_summary_of_imports_is_not_sent_each_change() {
         let change = Pending {
             priority: 1,
@@ -307,7 +388,7 @@ mod tests {
             ..audience(2, 1, None, "orders:read")
         };
         let batch = [change, pending("b", 1, 2)];
-        let counts: Vec<usize> = interest(&batch, &[each, summary])
+        let counts: Vec<usize> = interested(&batch, &[each, summary])
             .iter()
             .map(|interest| interest.events.len())
             .collect();
@@ -322,7 +403,7 @@ mod tests {
         };
         let plain = audience(2, 1, None, "orders:read");
         let batch = [pending("a", 1, 1), pending("a", 2, 2), pending("b", 1, 3)];
-        let interests = interest(&batch, &[ordered.clone(), plain.clone()]);
+        let interests = interested(&batch, &[ordered.clone(), plain.clone()]);
         let cursors = HashMap::from([(ordered.endpoint, 0), (plain.endpoint, 0)]);
         let keys: Vec<Option<i64>> = number(&interests, &cursors)
             .iter()
@@ -340,7 +421,7 @@ mod tests {
             audience(2, 1, None, "orders:read"),
         );
         let batch = [pending("a", 1, 1), pending("b", 1, 2)];
-        let interests = interest(&batch, &[first.clone(), second]);
+        let interests = interested(&batch, &[first.clone(), second]);
         let entries = number(&interests, &HashMap::from([(first.endpoint, 41)]));
         let numbered: Vec<_> = entries
             .iter()

@@ -13,9 +13,13 @@ use kernel::{
     db::{Database, Error},
     id::{AppId, EventId, LocationId, MerchantId},
 };
+use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
-use super::plan::{Audience, Entry, Interest, Pending};
+use super::{
+    filters::Filters,
+    plan::{Audience, Entry, Interest, Pending},
+};
 use crate::{
     endpoint::{
         EndpointId, Status,
@@ -162,6 +166,7 @@ struct AudienceRow {
     status: String,
     has_url: bool,
     settings: Json<Settings>,
+    version: i64,
     is_granted: bool,
     scopes: Option<Vec<String>>,
     locations: Option<Vec<LocationId>>,
@@ -174,6 +179,7 @@ struct AudienceRow {
 pub(super) async fn audience(
     tx: &mut PgConnection,
     merchant: MerchantId,
+    filters: &Filters,
     now: Timestamp,
 ) -> Result<Vec<Audience>, Error> {
     let rows = sqlx::query_as!(
@@ -185,6 +191,7 @@ pub(super) async fn audience(
             endpoints.status,
             endpoints.url is not null as "has_url!",
             endpoints.settings as "settings: Json<Settings>",
+            endpoints.version,
             endpoints.grant_id is not null as "is_granted!",
             grants.scopes as "scopes?",
             grants.locations as "locations?: Vec<LocationId>",
@@ -203,7 +210,12 @@ pub(super) async fn audience(
         endpoint: row.endpoint,
         app: row.app,
         of_merchant: !row.is_granted,
-        kinds: row.event_types,
+        filter: filters.get(
+            row.endpoint,
+            row.version,
+            row.event_types.as_deref(),
+            row.settings.filter.as_deref(),
+        ),
         is_queued: row.status == Status::Enabled.as_str()
             && (row.has_url || row.settings.pull == PullMode::Lease),
         is_ordered: row.settings.delivery.ordering == Ordering::Resource,
@@ -219,6 +231,25 @@ pub(super) async fn audience(
         .receiver(now),
     });
     Ok(audience.collect())
+}
+
+/// The data of these events in the outbox.
+pub(super) async fn data(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    ids: &[EventId],
+) -> Result<HashMap<EventId, Box<RawValue>>, Error> {
+    let rows = sqlx::query!(
+        r#"select id as "id: EventId", data as "data: Json<Box<RawValue>>"
+        from outbox
+        where merchant_id = $1
+            and id = any($2)"#,
+        merchant as MerchantId,
+        ids as &[EventId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.data.0)).collect())
 }
 
 /// Moves these events from the outbox to the history, under these numbers of the feed. Their data never leaves the database.

@@ -12,11 +12,10 @@ use kernel::{
     db::Error,
     id::{AppId, EventId, MerchantId},
 };
-use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, types::Json};
 
 use super::{Replay, ReplayId, ReplayStatus, Selection};
-use crate::endpoint::EndpointId;
+use crate::{endpoint::EndpointId, relay::resource_key};
 
 /// How far the clocks of two processes may differ, for finding the attempts at an event by their ids: no attempt is older than its event, but for this.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_hours(1);
@@ -394,14 +393,6 @@ impl Chosen {
             data_bytes: detail.map_or(0, |detail| detail.data_bytes),
         }
     }
-}
-
-/// The first 8 bytes of the SHA-256 of `type:id`.
-fn resource_key(kind: &str, id: &str) -> i64 {
-    let digest = Sha256::digest(format!("{kind}:{id}"));
-    digest
-        .first_chunk()
-        .map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 /// Queues one delivery for somebody who waits for it. One that is on the queue already is brought forward.

@@ -59,6 +59,7 @@ async fn report(
     Report {
         endpoint_version: 1,
         request_bytes: 100,
+        is_first: false,
         lease,
         sequence,
         event: Arc::new(event),

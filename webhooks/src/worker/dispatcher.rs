@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lanes::{Ending, Lanes, Limits},
+    renders::Renders,
     ticket::{Ended, Ticket},
 };
 use crate::{
@@ -27,13 +28,14 @@ use crate::{
     endpoint::EndpointId,
     error::Error,
     event::Event,
+    metrics,
     relay::Wake,
 };
 
 mod read;
 
-pub(super) use read::ReadyTarget;
 use read::{Reader, Request, Step};
+pub(super) use read::{ReadyTarget, Sending};
 
 /// How long a lane is ours unless we say so again: what a dead process held is taken over after this.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -67,6 +69,7 @@ const ENDED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) event: Arc<Event>,
+    pub(super) renders: Arc<Renders>,
     pub(super) personal: Option<Arc<Value>>,
     /// Why the event can't be read in full, if so: the attempt fails without anything being sent.
     pub(super) fault: Option<String>,
@@ -80,6 +83,7 @@ pub(super) struct Item {
     /// Which attempt this is, from 1.
     pub(super) number: i32,
     pub(super) event: Arc<Event>,
+    pub(super) renders: Arc<Renders>,
     pub(super) personal: Option<Arc<Value>>,
     pub(super) fault: Option<String>,
 }
@@ -166,6 +170,7 @@ impl Dispatcher {
             if now >= poll_at {
                 poll_at = now + POLL_EVERY;
                 look = true;
+                self.measure();
                 self.lanes.look_again();
             }
             if stepping.is_none() && now >= release_at {
@@ -317,14 +322,14 @@ impl Dispatcher {
             // What waits was read for other eyes: personal data may be missing from it.
             self.lanes.reread(endpoint);
         }
-        if known.is_some_and(|known| known.stored_url != target.stored_url) {
+        if known.is_some_and(|known| known.url != target.url) {
             // Its owner has mended something.
             self.lanes.trust(endpoint);
         }
-        if target.address.is_none() {
+        if target.url.is_none() {
             self.lanes.clear(endpoint);
         }
-        self.lanes.heed(endpoint, target.wishes, now);
+        self.lanes.heed(endpoint, target.means.wishes, now);
         self.targets.insert(endpoint, target);
     }
 
@@ -443,7 +448,7 @@ impl Dispatcher {
     fn sends(&self, endpoint: EndpointId) -> bool {
         self.targets
             .get(&endpoint)
-            .is_some_and(|target| target.address.is_some())
+            .is_some_and(|target| target.url.is_some())
     }
 
     /// Prolongs all leases. Lanes that are no longer ours are forgotten; if the database is away, all are until we hear otherwise.
@@ -475,6 +480,18 @@ impl Dispatcher {
         }
     }
 
+    /// Tells the metrics what this process is about.
+    fn measure(&self) {
+        let standing = self.lanes.standing();
+        metrics::lanes_owned(standing.lanes);
+        metrics::in_flight(standing.in_flight);
+        let closed = standing
+            .lanes
+            .saturating_sub(standing.open)
+            .saturating_sub(standing.half_open);
+        metrics::breakers(closed, standing.half_open, standing.open);
+    }
+
     /// Hands out what limits allow. False if nobody takes it any more.
     async fn hand_out(&mut self, jobs: &mpsc::Sender<Job>) -> bool {
         let now = self.clock.now();
@@ -492,7 +509,7 @@ impl Dispatcher {
             let Some(target) = self
                 .targets
                 .get(&lease.endpoint)
-                .filter(|target| target.address.is_some())
+                .filter(|target| target.url.is_some())
                 .cloned()
             else {
                 continue;
@@ -501,6 +518,7 @@ impl Dispatcher {
                 sequence: row.sequence,
                 number: row.payload.attempt_count.saturating_add(1),
                 event: row.payload.event,
+                renders: row.payload.renders,
                 personal: row.payload.personal,
                 fault: row.payload.fault,
             });

@@ -234,8 +234,6 @@ pub(super) struct Lanes<T> {
 pub(super) struct Standing {
     pub(super) lanes: usize,
     pub(super) in_flight: usize,
-    pub(super) unrecorded: usize,
-    pub(super) held_bytes: usize,
     pub(super) open: usize,
     pub(super) half_open: usize,
 }
@@ -293,8 +291,6 @@ impl<T> Lanes<T> {
         Standing {
             lanes: self.lanes.len(),
             in_flight: self.in_flight,
-            unrecorded: self.unrecorded,
-            held_bytes: self.held_bytes,
             open: count(|state| matches!(state, breaker::State::Open { .. })),
             half_open: count(|state| state == breaker::State::HalfOpen),
         }

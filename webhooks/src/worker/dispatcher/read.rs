@@ -14,20 +14,22 @@ use kernel::{
 };
 use serde_json::Value;
 use tokio::time::Instant;
-use url::Url;
 
 use super::{LEASE, Waiting};
 use crate::{
+    client::{Destination, Failure, FailureKind},
     dead_letter,
     delivery::{Due, Lease, OwnerId, Target, store},
-    endpoint::{EndpointId, secret_context},
+    endpoint::{self, Configuration, EndpointId},
     error::Error,
     event::{self, Event, Receiver},
+    render::Renderer,
     retry::Schedule,
-    sign::{Secret, Signer},
+    sign::Signer,
     worker::{
         lanes::{Lanes, ReadAfter, Want, Wishes},
         queue::Row,
+        renders::Renders,
     },
 };
 
@@ -40,20 +42,35 @@ const LEASED_AT_ONCE: usize = 64;
 const EVENT_BYTES: usize = 1_024;
 
 /// Where a lane's deliveries go, made ready to send.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::worker) struct ReadyTarget {
-    /// `None`: nothing is to be sent.
-    pub(in crate::worker) address: Option<Result<Url, url::ParseError>>,
-    /// The same as the endpoint's row has it.
-    pub(in crate::worker) stored_url: Option<String>,
-    /// `None`: its secrets do not open, which is in the log.
-    pub(in crate::worker) signer: Option<Signer>,
+    /// As the endpoint's row has it. `None`: nothing is to be sent.
+    pub(in crate::worker) url: Option<String>,
     pub(in crate::worker) receiver: Receiver,
+    /// Whether something was taken at its URL before.
+    pub(in crate::worker) is_verified: bool,
+    pub(in crate::worker) means: Arc<Means>,
+}
+
+/// What one version of an endpoint is sent with.
+#[derive(Debug)]
+pub(in crate::worker) struct Means {
+    /// Why it can't be sent anything, if so: its deliveries fail by that until somebody mends it.
+    pub(in crate::worker) sending: Result<Sending, Failure>,
     pub(in crate::worker) wishes: Wishes,
     /// When failed deliveries are tried again; `None` for the default.
     pub(in crate::worker) schedule: Option<Schedule>,
-    /// The version of the endpoint that all of this is of.
     pub(in crate::worker) version: i64,
+    /// When the first of the keys ends that are being rotated.
+    keys_until: Option<Timestamp>,
+}
+
+/// What each request to an endpoint is made with.
+#[derive(Debug)]
+pub(in crate::worker) struct Sending {
+    pub(in crate::worker) destination: Arc<Destination>,
+    pub(in crate::worker) signer: Signer,
+    pub(in crate::worker) renderer: Renderer,
 }
 
 /// Where events are kept.
@@ -210,61 +227,44 @@ impl Reader {
         merchants.sort_unstable();
         merchants.dedup();
         let endpoints: Vec<EndpointId> = leases.iter().map(|lease| lease.endpoint).collect();
-        let mut found: HashMap<EndpointId, Target> =
-            store::targets(&mut *tx, &merchants, &endpoints, now)
-                .await?
-                .into_iter()
-                .map(|target| (target.endpoint, target))
-                .collect();
+        let found = store::targets(&mut *tx, &merchants, &endpoints, now).await?;
+        let mut found: HashMap<EndpointId, Target> = found
+            .into_iter()
+            .map(|target| (target.endpoint, target))
+            .collect();
+        let is_current = |target: &Target| {
+            known.get(&target.endpoint).is_some_and(|known| {
+                known.means.version == target.version
+                    && known.means.keys_until.is_none_or(|until| now < until)
+            })
+        };
+        let changed: Vec<(MerchantId, EndpointId)> = found
+            .values()
+            .filter(|target| target.url.is_some() && !is_current(target))
+            .map(|target| (target.merchant, target.endpoint))
+            .collect();
+        let mut configurations = endpoint::configuration(&mut *tx, &self.keyring, &changed).await?;
         let mut targets = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let Some(target) = found.remove(&endpoint) else {
                 targets.push((endpoint, None));
                 continue;
             };
-            let ready = match known
-                .get(&endpoint)
-                .filter(|known| known.version == target.version)
-            {
-                Some(known)
-                    if known.receiver == target.receiver && known.stored_url == target.url =>
-                {
-                    Arc::clone(known)
-                }
-                known => {
-                    let signer = match known {
-                        Some(known) => known.signer.clone(),
-                        None => self.signer(&mut *tx, &target).await?,
-                    };
-                    Arc::new(ReadyTarget::new(target, signer))
-                }
+            let known = known.get(&endpoint);
+            let means = match (configurations.remove(&endpoint), known) {
+                (Some(configuration), _) => Arc::new(Means::new(&target, configuration, now)),
+                (None, Some(known)) => Arc::clone(&known.means),
+                (None, None) => Arc::new(Means::none(target.version)),
             };
-            targets.push((endpoint, Some(ready)));
+            let ready = ReadyTarget {
+                url: target.url,
+                receiver: target.receiver,
+                is_verified: target.is_verified,
+                means,
+            };
+            targets.push((endpoint, Some(Arc::new(ready))));
         }
         Ok(targets)
-    }
-
-    /// Opens an endpoint's secrets. Those that do not open are logged, and its deliveries fail until they do.
-    async fn signer(&self, tx: &mut Transaction, target: &Target) -> Result<Option<Signer>, Error> {
-        let opened = async {
-            let key = self.keyring.merchant_key(&mut *tx, target.merchant).await?;
-            let context = secret_context(target.merchant, target.endpoint);
-            let secrets = target.sealed_secrets.iter().map(|sealed| {
-                let bytes = key.open(&context, sealed)?;
-                Secret::from_bytes(&bytes)
-                    .ok()
-                    .ok_or_else(|| kernel::keyring::Error::Open(context.clone()))
-            });
-            secrets.collect::<Result<Vec<Secret>, kernel::keyring::Error>>()
-        };
-        match opened.await {
-            Ok(secrets) => Ok(Some(Signer::of_secrets(&secrets))),
-            Err(kernel::keyring::Error::Database(error)) => Err(error.into()),
-            Err(error) => {
-                tracing::error!(error = %error, endpoint.id = %target.endpoint, "the secrets of an endpoint do not open");
-                Ok(None)
-            }
-        }
     }
 
     /// Reads due rows of the lanes that want some, with their events.
@@ -279,7 +279,7 @@ impl Reader {
         let (wants, idle): (Vec<Want>, Vec<Want>) = wants.into_iter().partition(|want| {
             targets
                 .get(&want.lease.endpoint)
-                .is_some_and(|target| target.address.is_some())
+                .is_some_and(|target| target.url.is_some())
         });
         let mut reads: Vec<Read> = idle
             .into_iter()
@@ -319,12 +319,12 @@ impl Reader {
                 personal.extend(opened.into_iter().map(|(id, value)| (id, Arc::new(value))));
             }
         }
+        let mut renders: HashMap<EventId, Arc<Renders>> = HashMap::new();
         for line in lines {
             let target = targets.get(&line.lease.endpoint);
             let rows = line.rows.into_iter().filter_map(|due| {
                 let event = events.get(&due.event)?;
-                let wants_personal =
-                    target.is_some_and(|target| target.receiver.wants_personal(event));
+                let wants_personal = target.is_some_and(|target| target.wants_personal(event));
                 Some(Row {
                     sequence: due.sequence,
                     is_bulk: due.priority > 0,
@@ -332,6 +332,7 @@ impl Reader {
                     bytes: bytes_of(&due),
                     payload: Waiting {
                         event: Arc::clone(event),
+                        renders: Arc::clone(renders.entry(due.event).or_default()),
                         personal: personal.get(&due.event).filter(|_| wants_personal).cloned(),
                         // Who is not shown the personal part does not miss it.
                         fault: faults
@@ -372,29 +373,84 @@ impl Read {
 }
 
 impl ReadyTarget {
-    fn new(target: Target, signer: Option<Signer>) -> Self {
-        let delivery = &target.settings.delivery;
-        let batch = target.settings.payload.batch_events_max;
+    /// Whether an event's personal part is to be opened for its requests.
+    fn wants_personal(&self, event: &Event) -> bool {
+        let sending = self.means.sending.as_ref();
+        sending.is_ok_and(|sending| sending.renderer.wants_personal(event, &self.receiver))
+    }
+}
+
+impl Means {
+    fn new(target: &Target, configuration: Result<Configuration, Error>, now: Timestamp) -> Self {
+        let configuration = match configuration {
+            Ok(configuration) => configuration,
+            Err(error) => {
+                tracing::error!(error = %error, endpoint.id = %target.endpoint, "what an endpoint is sent with can't be read");
+                return Self {
+                    sending: Err(Failure::new(FailureKind::Internal, &error)),
+                    ..Self::none(target.version)
+                };
+            }
+        };
+        let Configuration {
+            version,
+            settings,
+            keys,
+            credentials,
+        } = configuration;
+        let keys_until = keys
+            .iter()
+            .filter_map(|key| key.ends_at)
+            .filter(|end| *end > now)
+            .min();
+        let living = keys.iter().filter(|key| key.is_living(now));
+        let signer = Signer::new(living.map(|key| (key.scheme, key.secret.as_slice())));
+        let sending = || {
+            let url = target.url.as_deref().unwrap_or_default();
+            let destination = Destination::new(target.endpoint, url, &settings, &credentials)
+                .map_err(|error| error.failure())?;
+            let signer = signer.map_err(|error| Failure::new(FailureKind::Internal, &error))?;
+            if signer.is_empty() {
+                return Err(Failure::new(
+                    FailureKind::Internal,
+                    "the endpoint has no key",
+                ));
+            }
+            Ok(Sending {
+                destination: Arc::new(destination),
+                signer,
+                renderer: Renderer::compile(&settings.payload)
+                    .map_err(|error| Failure::new(FailureKind::Transformation, &error))?,
+            })
+        };
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let delivery = &settings.delivery;
         Self {
-            address: target.url.as_deref().map(Url::parse),
+            sending: sending(),
             wishes: Wishes {
                 rate_per_second: delivery.rate_limit_per_second,
                 concurrency_max: delivery.concurrency_max.map(count),
-                batch_events_max: batch.map_or(1, count),
+                batch_events_max: settings.payload.batch_events_max.map_or(1, count),
             },
             schedule: delivery.retry_waits_seconds.as_ref().map(|waits| {
-                Schedule::new(
-                    waits
-                        .iter()
-                        .map(|seconds| Duration::from_secs(u64::from(*seconds)))
-                        .collect(),
-                )
+                let waits = waits
+                    .iter()
+                    .map(|seconds| Duration::from_secs(u64::from(*seconds)));
+                Schedule::new(waits.collect())
             }),
-            stored_url: target.url,
-            signer,
-            receiver: target.receiver,
-            version: target.version,
+            version,
+            keys_until,
+        }
+    }
+
+    /// Of an endpoint that is sent nothing.
+    fn none(version: i64) -> Self {
+        Self {
+            sending: Err(Failure::new(FailureKind::Internal, "there is no URL")),
+            wishes: Wishes::default(),
+            schedule: None,
+            version,
+            keys_until: None,
         }
     }
 }
