@@ -28,7 +28,7 @@ begin
             select ceiling.merchant_of(number), (lpad(to_hex(%s + number * 86400000 / %s), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid,
                 ceiling.endpoint_of(number), (lpad(to_hex(%s + number * 86400000 / %s), 12, '0') || '70009000' || lpad(to_hex(number), 12, '0'))::uuid,
                 number, 1, to_timestamp((%s + number * 86400000 / %s) / 1000.0), 3, 200, ''
-            from generate_series(0, %s - 1) as number
+            from generate_series(0::bigint, %s - 1) as number
             $insert$,
             name, first_ms, rows, first_ms, rows, first_ms, rows, rows
         );
@@ -47,12 +47,12 @@ insert into public.dead_letters (merchant_id, id, endpoint_id, sequence, event_i
 select ceiling.merchant_of(number), ceiling.new_id(), ceiling.endpoint_of(number), number, ceiling.new_id(), 'exhausted',
     '{"type": "order.placed", "data": {"id": "ord_00000000000000000000000000"}}', '[{"number": 1, "status": 500}, {"number": 2, "status": 500}]',
     now() - interval '30 days'
-from generate_series(1, {dead_letters}) as number;
+from generate_series(1::bigint, {dead_letters}) as number;
 
 insert into public.endpoints (merchant_id, id, app_id, url, event_types, status, sealed_secrets, version, created_at, updated_at)
 select lpad(to_hex(number % 1000 + 1), 32, '0')::uuid, lpad(to_hex(number + 1), 32, '0')::uuid, ceiling.new_id(), 'https://erp.example/hook', null, 'enabled',
     array['\x00'::bytea], 1, now(), now()
-from generate_series(0, {endpoints} - 1) as number;
+from generate_series(0::bigint, {endpoints} - 1) as number;
 insert into public.endpoint_cursors (merchant_id, endpoint_id, last_sequence)
 select merchant_id, id, 1000 from public.endpoints where id not in (select endpoint_id from public.endpoint_cursors);
 insert into public.lanes (endpoint_id, merchant_id, due_at, signal, owner, lease_until, fence)
