@@ -1,6 +1,6 @@
 //! `growth`: what PostgreSQL is asked for a delivery, before and after years of attempts, dead letters and endpoints.
 //!
-//! Counted by pg_stat_statements: statements of the worker's role and the pages that they touch, which do not depend on how fast the machine is. A backlog of events is
+//! Counted by `pg_stat_statements`: statements of the worker's role and the pages that they touch, which do not depend on how fast the machine is. A backlog of events is
 //! relayed and sent; then events trickle, each alone; then nothing happens for a while.
 
 use std::{cell::Cell, time::Duration};
@@ -93,6 +93,10 @@ pub(crate) async fn run(options: &Options) -> Figure {
     writes.authorize(&world.client);
     let after = bench.count(&writes).await;
 
+    figure_of(&before, &after)
+}
+
+fn figure_of(before: &Counts, after: &Counts) -> Figure {
     let buffers = |counts: &Counts| Sample {
         #[allow(
             clippy::cast_possible_truncation,
@@ -107,10 +111,10 @@ pub(crate) async fn run(options: &Options) -> Figure {
         "growth",
         "buffers/delivery",
         "the same before anything was there",
-        &[buffers(&after)],
-        &[buffers(&before)],
+        &[buffers(after)],
+        &[buffers(before)],
     );
-    for (state, counts) in [("before", &before), ("after", &after)] {
+    for (state, counts) in [("before", before), ("after", after)] {
         let (backlog, trickled) = (BACKLOG as f64, counts.trickled as f64);
         let seconds = WHILE.as_secs_f64();
         for (name, value, unit) in [
@@ -166,12 +170,20 @@ impl Bench<'_> {
         // Twice: the first time, pages that were just written are pruned and marked.
         self.backlog().await;
         let backlog = self.backlog().await;
+        println!(
+            "  backlog: {:.1} buffers a delivery",
+            backlog.buffers / BACKLOG as f64
+        );
         let worker = Worker::start(&self.world.stoa);
         // What it does once, when it starts, is over then.
         self.trickle(writes, Duration::from_secs(1)).await;
         statements::forget(self.ceiling);
         let trickled = self.trickle(writes, WHILE).await;
         let trickle = statements::totals_of_worker(self.ceiling);
+        println!(
+            "  one by one: {:.1} buffers a delivery",
+            trickle.buffers / trickled as f64
+        );
         let postmaster = self.world.stoa.postgres_pid().unwrap();
         tokio::time::sleep(2 * Duration::from_secs(1)).await;
         statements::forget(self.ceiling);

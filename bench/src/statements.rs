@@ -1,4 +1,4 @@
-//! What PostgreSQL was asked, by its own count: pg_stat_statements.
+//! What PostgreSQL was asked, by its own count: `pg_stat_statements`.
 //!
 //! The extension must be loaded when PostgreSQL starts, so a server that is to be looked at like this is started twice.
 
