@@ -26,6 +26,11 @@ alter table endpoints add column verified_at timestamptz;
 alter table endpoints add column disabled_at_sequence bigint;
 -- Enabling and disabling lock the cursor, so that no relay that saw the endpoint otherwise numbers beside them.
 grant update on endpoint_cursors to stoa_api;
+-- The version of it that this one was made from or last followed.
+alter table endpoints add column app_endpoint_version bigint;
+-- The worker makes, changes and deletes what follows from an app's endpoint.
+grant insert, delete on endpoints to stoa_worker;
+grant delete on endpoint_cursors, dead_letters to stoa_worker;
 create unique index endpoints_app_endpoint on endpoints (merchant_id, app_endpoint_id) where app_endpoint_id is not null;
 
 -- Global: an app's endpoint for all of its installs. Each merchant that has granted the app gets an endpoint, a stream and a lane of its own from it.
@@ -36,6 +41,8 @@ create table app_endpoints (
     description text,
     event_types text[],
     settings jsonb not null,
+    -- Sealed by the master key, because they belong to no merchant; each merchant's part has a copy under the merchant's key.
+    sealed_credentials bytea,
     status text not null,
     version bigint not null,
     created_at timestamptz not null,
@@ -46,6 +53,22 @@ create table app_endpoints (
 create index app_endpoints_app on app_endpoints (app_id);
 grant select, insert, update, delete on app_endpoints to stoa_api;
 grant select on app_endpoints to stoa_worker;
+
+-- Global: their keys, sealed by the master key; the same for all merchants, so that a receiver needs one secret.
+create table app_endpoint_keys (
+    app_endpoint_id uuid not null,
+    id uuid not null,
+    scheme text not null,
+    sealed bytea not null,
+    public_key bytea,
+    created_at timestamptz not null,
+    ends_at timestamptz,
+    constraint app_endpoint_keys_pkey primary key (app_endpoint_id, id),
+    constraint app_endpoint_keys_scheme check (scheme in ('v1', 'v1a')),
+    constraint app_endpoint_keys_public_key check ((scheme = 'v1a') = (public_key is not null))
+);
+grant select, insert, update, delete on app_endpoint_keys to stoa_api;
+grant select on app_endpoint_keys to stoa_worker;
 
 -- The keys that an endpoint's deliveries are signed with. While a key is being rotated, the old one and the new one sign side by side until the old
 -- one's end. `endpoints.sealed_secrets` holds the v1 keys for older binaries.
@@ -88,7 +111,7 @@ create policy endpoint_versions_api on endpoint_versions to stoa_api
     using (merchant_id = stoa_merchant()) with check (merchant_id = stoa_merchant());
 create policy endpoint_versions_worker on endpoint_versions to stoa_worker using (true) with check (true);
 grant select, insert, delete on endpoint_versions to stoa_api;
-grant select, insert on endpoint_versions to stoa_worker;
+grant select, insert, delete on endpoint_versions to stoa_worker;
 
 -- How an endpoint fares, as the worker that owns its lane last saw it. Written when that changes, not with each delivery.
 create table endpoint_health (
@@ -111,7 +134,7 @@ create policy endpoint_health_api on endpoint_health to stoa_api
     using (merchant_id = stoa_merchant()) with check (merchant_id = stoa_merchant());
 create policy endpoint_health_worker on endpoint_health to stoa_worker using (true) with check (true);
 grant select, insert, update, delete on endpoint_health to stoa_api;
-grant select, insert, update on endpoint_health to stoa_worker;
+grant select, insert, update, delete on endpoint_health to stoa_worker;
 
 -- An endpoint's attempts by the hour: counts, and durations in classes whose bounds are in the code. Rows of more than a month are swept.
 create table endpoint_hours (
@@ -187,7 +210,7 @@ create policy replays_api on replays to stoa_api
     using (merchant_id = stoa_merchant()) with check (merchant_id = stoa_merchant());
 create policy replays_worker on replays to stoa_worker using (true) with check (true);
 grant select, insert, update, delete on replays to stoa_api;
-grant select, update on replays to stoa_worker;
+grant select, update, delete on replays to stoa_worker;
 
 -- By which replays and timelines find the dead letters of numbers of a stream, and replays mark those that they have queued again.
 create index dead_letters_sequence on dead_letters (merchant_id, endpoint_id, sequence);
@@ -202,13 +225,16 @@ create table replay_hints (
 grant select, insert, delete on replay_hints to stoa_api;
 grant select, delete, update on replay_hints to stoa_worker;
 
--- How far each sink (an event stream or an archive of the operator's) has followed each merchant's feed.
+-- How far each sink (an event stream or an archive of the operator's) has followed each merchant's feed, and which process follows it at the moment.
 create table sink_positions (
     merchant_id uuid not null,
     sink text not null,
     position bigint not null,
+    owner uuid,
+    lease_until timestamptz,
     updated_at timestamptz not null,
-    constraint sink_positions_pkey primary key (merchant_id, sink)
+    constraint sink_positions_pkey primary key (merchant_id, sink),
+    constraint sink_positions_owner_has_lease check ((owner is null) = (lease_until is null))
 );
 alter table sink_positions enable row level security;
 alter table sink_positions force row level security;

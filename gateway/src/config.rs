@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 use url::Url;
+use webhooks::sink;
 
 use crate::{
     client::login::{self, LoginFile},
@@ -84,6 +85,10 @@ pub struct Serve {
     #[command(flatten)]
     pub delivery: Delivery,
 
+    /// Where events go beside webhooks.
+    #[command(flatten)]
+    pub event_sinks: EventSinks,
+
     /// Where staff may sign in too.
     #[command(flatten)]
     pub upstream: Upstream,
@@ -91,6 +96,76 @@ pub struct Serve {
     /// What operators see of it.
     #[command(flatten)]
     pub observation: Observation,
+}
+
+/// Streams and archives of the operator's; none unless one is named.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EventSinks {
+    /// A stream or an archive of yours that the events of all merchants go to, without personal data: `nats://host:4222?stream=NAME&subject_prefix=stoa`,
+    /// `s3://bucket/prefix` or `file:///path`. Several by naming it again; in the variable they are parted by spaces.
+    #[arg(
+        long = "event-sink",
+        env = "STOA_EVENT_SINKS",
+        value_name = "URL",
+        value_delimiter = ' '
+    )]
+    pub urls: Vec<String>,
+
+    /// The user at NATS.
+    #[arg(long, env = "STOA_NATS_USER", requires = "nats_password")]
+    pub nats_user: Option<String>,
+
+    /// That user's password.
+    #[arg(
+        long,
+        env = "STOA_NATS_PASSWORD",
+        hide_env_values = true,
+        requires = "nats_user"
+    )]
+    pub nats_password: Option<String>,
+
+    /// A token, for a NATS that takes tokens.
+    #[arg(long, env = "STOA_NATS_TOKEN", hide_env_values = true)]
+    pub nats_token: Option<String>,
+
+    /// The access key of S3. Default: the role of the machine.
+    #[arg(long, env = "AWS_ACCESS_KEY_ID")]
+    pub s3_access_key_id: Option<String>,
+
+    /// Its secret.
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    pub s3_secret_access_key: Option<String>,
+
+    /// The session's token, for keys that are temporary.
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true)]
+    pub s3_session_token: Option<String>,
+
+    /// The region of the buckets. Default: us-east-1.
+    #[arg(long, env = "AWS_REGION")]
+    pub s3_region: Option<String>,
+
+    /// The address of an S3-compatible store that is not Amazon's.
+    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    pub s3_endpoint: Option<String>,
+}
+
+impl EventSinks {
+    /// The sinks.
+    pub fn configs(&self) -> Result<Vec<sink::Config>, sink::ConfigError> {
+        let credentials = sink::Credentials {
+            nats_user: self.nats_user.clone(),
+            nats_password: self.nats_password.clone(),
+            nats_token: self.nats_token.clone(),
+            s3_access_key_id: self.s3_access_key_id.clone(),
+            s3_secret_access_key: self.s3_secret_access_key.clone(),
+            s3_session_token: self.s3_session_token.clone(),
+            s3_region: self.s3_region.clone(),
+            s3_endpoint: self.s3_endpoint.clone(),
+        };
+        let urls = self.urls.iter().filter(|url| !url.is_empty());
+        urls.map(|url| sink::Config::parse(url, credentials.clone()))
+            .collect()
+    }
 }
 
 /// What operators see of a process.

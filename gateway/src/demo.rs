@@ -80,6 +80,7 @@ pub(crate) async fn run(options: Options) -> CommandResult {
         listen: options.listen,
         public_url: None,
         trusted_proxies: 0,
+        event_sinks: crate::config::EventSinks::default(),
         upstream: crate::config::Upstream::default(),
         observation: crate::config::Observation::default(),
         role: ProcessRole::All,

@@ -42,6 +42,7 @@ pub(crate) use webhooks::is_event_type;
         (name = "Orders", description = "Orders, from placed to fulfilled or cancelled."),
         (name = "Fulfillments", description = "Shipments and their tracking."),
         (name = "Webhook endpoints", description = "Who is told of what, and the stream of each."),
+        (name = "App webhook endpoints", description = "Where an app is told of what happens at all merchants that have installed it."),
         (name = "Dead letters", description = "Deliveries that were given up on, to be replayed."),
         (name = "Events", description = "The merchant's whole feed."),
         (name = "Audit", description = "Who did what that matters for security, and from where."),

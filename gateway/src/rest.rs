@@ -20,6 +20,7 @@ use crate::edge::{
     fault::{Fault, FaultOfOperation},
 };
 
+mod app_webhook_endpoints;
 mod audit_entries;
 mod catalog_imports;
 mod customers;
@@ -109,6 +110,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(webhook_deliveries::routes())
         .merge(webhook_replays::routes())
         .merge(webhook_keys::routes())
+        .merge(app_webhook_endpoints::routes())
         .merge(leases::routes())
         .merge(events::routes())
         .merge(event_streams::routes())

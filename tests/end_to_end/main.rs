@@ -31,6 +31,7 @@ mod pages;
 mod real_data;
 mod streams;
 mod tokens;
+mod webhook_signatures;
 mod webhooks;
 
 /// The binary under test.

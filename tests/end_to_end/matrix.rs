@@ -22,7 +22,7 @@ use world::{SECRET_TITLE, World, every_apps_scope, every_scope, every_scope_but,
 const AT_LOCATIONS: &[&str] = &["ord", "ful", "cus", "loc"];
 
 /// Things that belong to an app.
-const OF_APPS: &[&str] = &["whe", "dle", "lea", "rpl"];
+const OF_APPS: &[&str] = &["whe", "dle", "lea", "rpl", "awe"];
 
 /// Things of the merchant as a whole.
 const OF_MERCHANTS: &[&str] = &["prod", "imp"];

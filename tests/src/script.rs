@@ -30,27 +30,58 @@ impl TestClients {
     /// Runs a script of `tests/` by node or Python to its end, and gives what it printed; fails with that if the script does. It finds `input` as JSON
     /// in its first argument.
     pub async fn run(&self, script: &str, input: &Value) -> String {
-        let program = if Path::new(script).extension() == Some("py".as_ref()) {
-            self.home.join("venv/bin/python")
-        } else {
-            self.home.join("bin/node")
+        let script = self.tests.join(script);
+        let mut command = self.command(&script);
+        command.arg(input.to_string());
+        Self::finish(&script, command)
+            .await
+            .expect("node and Python are there")
+    }
+
+    /// Runs a program of the documentation on a file, by what its extension names; none if the machine has no such thing.
+    pub async fn run_file(&self, script: &Path, file: &Path) -> Option<String> {
+        let mut command = self.command(script);
+        command.arg(file);
+        Self::finish(script, command).await
+    }
+
+    /// What runs a script, up to its arguments.
+    fn command(&self, script: &Path) -> Command {
+        let extension = script.extension().and_then(|extension| extension.to_str());
+        let mut command = match extension {
+            Some("py") => Command::new(self.home.join("venv/bin/python")),
+            Some("php") => Command::new("php"),
+            Some("go") => {
+                let mut command = Command::new("go");
+                command.arg("run");
+                command
+            }
+            _ => Command::new(self.home.join("bin/node")),
         };
-        let mut command = Command::new(program);
         command
-            .arg(self.tests.join(script))
-            .arg(input.to_string())
+            .arg(script)
             .env("STOA_TEST_CLIENTS", &self.home)
             .env("AUTHLIB_INSECURE_TRANSPORT", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .kill_on_drop(true);
+        command
+    }
+
+    /// What a script printed; none if there is no such program.
+    async fn finish(script: &Path, mut command: Command) -> Option<String> {
+        let script = script.display();
         let output = tokio::time::timeout(SCRIPT_TIMEOUT, command.output())
             .await
-            .unwrap_or_else(|_| panic!("{script} took longer than {SCRIPT_TIMEOUT:?}"))
-            .unwrap();
+            .unwrap_or_else(|_| panic!("{script} took longer than {SCRIPT_TIMEOUT:?}"));
+        let output = match output {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("{script}: {error}"),
+        };
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}:\n{said}\n{complaint}");
-        said
+        Some(said)
     }
 
     /// Where pictures of the pages go.

@@ -50,7 +50,8 @@ pub struct Attempt {
     /// The HTTP status of the answer; null if there was none.
     #[schema(required, example = 503)]
     pub status: Option<i32>,
-    /// Why there was no answer: `dns`, `refused_address`, `connect`, `tls`, `timeout`, `protocol` or `internal`.
+    /// Why there was no answer: `dns`, `refused_address`, `connect`, `tls`, `authentication`, `timeout`, `protocol`, `transformation` or
+    /// `internal`.
     #[schema(required, example = "timeout")]
     pub error: Option<String>,
     /// The beginning of the answer.

@@ -22,15 +22,16 @@ use sqlx::PgConnection;
 use url::Url;
 
 use crate::{
+    app_endpoint::AppEndpointId,
     client::{AddressPolicy, check_url},
     error::Error,
 };
 
 mod change;
-mod check;
+pub(crate) mod check;
 pub mod configuration;
 pub mod health;
-mod input;
+pub(crate) mod input;
 pub mod key;
 pub mod settings;
 pub(crate) mod store;
@@ -38,7 +39,7 @@ pub(crate) mod store;
 pub use change::{
     Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput, announce_failing,
 };
-pub(crate) use change::{announce, secret_context};
+pub(crate) use change::{announce, fit, secret_context};
 pub use configuration::{Configuration, configuration};
 pub use input::{CatchUp, CredentialsChange, EndpointChange, EndpointInput, SettingsChange};
 use settings::{Authentication, Settings};
@@ -80,6 +81,10 @@ pub struct Endpoint {
     #[serde(default)]
     #[schema(required)]
     pub settings: Settings,
+    /// The app's endpoint that this one is the merchant's part of: made, changed and deleted with it. Null for one of its own.
+    #[serde(default)]
+    #[schema(required)]
+    pub app_endpoint_id: Option<AppEndpointId>,
     /// When its URL first accepted something; null if it has not yet. A new URL begins anew.
     #[serde(default)]
     #[schema(required)]
@@ -142,6 +147,8 @@ pub enum DisabledReason {
     Gone,
     /// Nothing but failures came for days.
     Failing,
+    /// The app's endpoint that it is a part of was disabled.
+    App,
 }
 
 impl DisabledReason {
@@ -150,6 +157,7 @@ impl DisabledReason {
             Self::Requested => "requested",
             Self::Gone => "gone",
             Self::Failing => "failing",
+            Self::App => "app",
         }
     }
 }
@@ -181,7 +189,7 @@ pub struct Setting {
 
 impl Setting {
     /// What can be said of an input only by what the operator allows and this version knows: every fault at once, or the URL as it is kept.
-    fn check(
+    pub(crate) fn check(
         &self,
         url: Option<&str>,
         kinds: Option<&[String]>,

@@ -11,7 +11,9 @@ use kernel::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId};
+use crate::{
+    app_endpoint::AppEndpointId, dead_letter::DeadLetterId, endpoint::EndpointId, replay::ReplayId,
+};
 
 /// The problem types of webhooks.
 pub mod problems {
@@ -24,6 +26,8 @@ pub mod problems {
             "Nothing is sent to a pull consumer: read its stream, or give it a URL.";
         TOO_MANY_ENDPOINTS, 409, "too_many_endpoints", "There are too many webhook endpoints.",
             "Delete endpoints that are no longer used. `detail` names the limit.";
+        ENDPOINT_OF_APP, 409, "endpoint_of_app", "The webhook endpoint is a part of an app's endpoint.",
+            "It may be enabled and disabled here; anything else is changed at the app's endpoint, for all merchants.";
         ENDPOINT_NOT_LEASED, 409, "endpoint_not_leased", "The webhook endpoint is not read by lease.",
             "Only an endpoint without a URL whose settings have `pull: lease` hands its events out. Others are posted to, or read by number.";
         LEASE_EXPIRED, 409, "lease_expired", "The lease holds nothing any more.",
@@ -51,6 +55,9 @@ pub enum Error {
     /// There is no such endpoint for this actor.
     #[error("there is no webhook endpoint {0}")]
     EndpointNotFound(EndpointId),
+    /// The app has no such endpoint.
+    #[error("there is no app webhook endpoint {0}")]
+    AppEndpointNotFound(AppEndpointId),
     /// There is no such dead letter for this actor.
     #[error("there is no dead letter {0}")]
     DeadLetterNotFound(DeadLetterId),
@@ -125,6 +132,12 @@ pub enum Refusal {
     /// The app has as many endpoints as it may have.
     #[error("there are too many webhook endpoints")]
     TooManyEndpoints,
+    /// The app has as many endpoints of its own as it may have.
+    #[error("there are too many webhook endpoints of the app")]
+    TooManyAppEndpoints,
+    /// What follows an app's endpoint is not changed by itself.
+    #[error("the webhook endpoint is a part of an app's endpoint")]
+    EndpointOfApp,
     /// Only endpoints that are read by lease hand events out.
     #[error("the webhook endpoint is not read by lease")]
     EndpointNotLeased,
@@ -195,6 +208,7 @@ impl From<Error> for Problem {
         match error {
             Error::MissingScope(error) => error.into(),
             Error::EndpointNotFound(id) => Self::not_found("webhook endpoint", id),
+            Error::AppEndpointNotFound(id) => Self::not_found("app webhook endpoint", id),
             Error::DeadLetterNotFound(id) => Self::not_found("dead letter", id),
             Error::ReplayNotFound(id) => Self::not_found("replay", id),
             Error::SequenceNotFound(sequence) => {
@@ -218,6 +232,17 @@ impl From<Error> for Problem {
                     "An app may have {} webhook endpoints at a merchant.",
                     crate::endpoint::PER_APP_MAX
                 ),
+            ),
+            Error::Refused(Refusal::TooManyAppEndpoints) => Self::new(
+                &problems::TOO_MANY_ENDPOINTS,
+                format!(
+                    "An app may have {} webhook endpoints for all of its merchants.",
+                    crate::app_endpoint::PER_APP_MAX
+                ),
+            ),
+            Error::Refused(Refusal::EndpointOfApp) => Self::new(
+                &problems::ENDPOINT_OF_APP,
+                "This webhook endpoint follows its app's endpoint: only its status can be changed here.",
             ),
             Error::Refused(Refusal::EndpointNotLeased) => Self::new(
                 &problems::ENDPOINT_NOT_LEASED,

@@ -22,8 +22,6 @@ use std::cell::OnceCell;
 use kernel::{clock::Timestamp, id::MerchantId};
 use serde_json::value::RawValue;
 
-use crate::event::{Event, Resource};
-
 mod check;
 mod expression;
 mod value;
@@ -187,20 +185,6 @@ impl<'a> FilterInput<'a> {
             without_data: OnceCell::new(),
             with_data: OnceCell::new(),
         }
-    }
-
-    /// The same, of an event of the history.
-    pub(crate) fn of(event: &'a Event, merchant: MerchantId) -> Self {
-        let Resource { kind, id, version } = &event.resource;
-        Self::new(Facts {
-            kind: &event.kind,
-            resource_kind: kind,
-            resource_id: id,
-            resource_version: *version,
-            merchant,
-            occurred_at: event.occurred_at,
-            data: Some(&event.data),
-        })
     }
 
     fn shown(&self, with_data: bool) -> Result<&Shown, FilterFault> {

@@ -6,6 +6,7 @@
 //!
 //! This crate knows events only as a type, a merchant and JSON. What a receiver is given is a function of event and grant, in [`mod@event`].
 
+pub mod app_endpoint;
 pub mod client;
 pub mod dead_letter;
 pub mod delivery;
@@ -13,24 +14,17 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod feed;
-#[allow(
-    dead_code,
-    reason = "asked by the relay as soon as endpoints have settings"
-)]
 pub mod filter;
 pub mod follow;
 pub mod hub;
 pub mod metrics;
 pub mod pull;
 pub mod relay;
-#[allow(
-    dead_code,
-    reason = "asked by the worker as soon as endpoints have settings"
-)]
 pub mod render;
 pub mod replay;
 pub mod retry;
 pub mod sign;
+pub mod sink;
 pub mod stream;
 pub mod timeline;
 pub mod worker;

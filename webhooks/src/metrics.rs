@@ -14,7 +14,7 @@ use kernel::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::retry::DeadLetterReason;
+use crate::{client::FailureKind, retry::DeadLetterReason};
 
 mod store;
 
@@ -111,20 +111,6 @@ pub fn describe() {
     }
 }
 
-/// The words of errors that an attempt may end with; another one counts as `other`, so that the number of series stays what it is.
-const ERROR_WORDS: &[&str] = &[
-    "dns",
-    "refused_address",
-    "connect",
-    "tls",
-    "timeout",
-    "protocol",
-    "internal",
-    "render",
-    "authentication",
-    "proxy",
-];
-
 /// Counts an attempt that is over: the status of its answer, or else the word of its error.
 pub fn attempt(status: Option<i32>, error: Option<&str>, duration: Duration) {
     counter!(ATTEMPTS.name, "outcome" => outcome(status, error)).increment(1);
@@ -139,9 +125,10 @@ fn outcome(status: Option<i32>, error: Option<&str>) -> &'static str {
         Some(400..=499) => "status_4xx",
         Some(500..=599) => "status_5xx",
         Some(_) => "other",
-        None => ERROR_WORDS
-            .iter()
-            .copied()
+        // Another word counts as `other`, so that the number of series stays what it is.
+        None => FailureKind::ALL
+            .map(FailureKind::as_str)
+            .into_iter()
             .find(|word| error == Some(*word))
             .unwrap_or("other"),
     }

@@ -22,7 +22,7 @@ use kernel::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{endpoint::EndpointId, hub::Hub};
+use crate::{endpoint::EndpointId, hub::Hub, sink::Follower};
 
 mod filters;
 mod plan;
@@ -91,6 +91,7 @@ pub struct Relay {
     wake: Wake,
     lanes_raised: Arc<Notify>,
     hub: Option<Hub>,
+    follower: Option<Follower>,
     filters: Filters,
 }
 
@@ -104,6 +105,7 @@ impl Relay {
             wake,
             lanes_raised: Arc::default(),
             hub: None,
+            follower: None,
             filters: Filters::default(),
         }
     }
@@ -113,6 +115,15 @@ impl Relay {
     pub fn telling(self, hub: Hub) -> Self {
         Self {
             hub: Some(hub),
+            ..self
+        }
+    }
+
+    /// Tells `follower` of feeds that have grown, from now on.
+    #[must_use]
+    pub fn followed_by(self, follower: Follower) -> Self {
+        Self {
+            follower: Some(follower),
             ..self
         }
     }
@@ -179,6 +190,9 @@ impl Relay {
                 self.wake.wake();
                 if let Some(hub) = self.hub.as_ref().filter(|_| moved.events > 0) {
                     hub.announce(merchant);
+                }
+                if let Some(follower) = self.follower.as_ref().filter(|_| moved.events > 0) {
+                    follower.announce(merchant);
                 }
                 if moved.deliveries > 0 {
                     self.lanes_raised.notify_one();

@@ -214,11 +214,6 @@ impl Rendered {
         body.extend_from_slice(tail);
         Bytes::from(body)
     }
-
-    /// Bytes that it takes in memory, about: what a cache of them counts.
-    pub(crate) fn bytes(&self) -> usize {
-        self.whole.len()
-    }
 }
 
 /// `,"sequence":` and the longest number.

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and looks behind the scenes by statements of its own"
 )]
 
+mod app_endpoints;
 mod endpoints;
 mod enduring;
 mod following;
@@ -20,6 +21,8 @@ mod keys;
 mod lanes;
 mod life;
 mod measuring;
+mod nats;
+mod ordering;
 mod pulling;
 mod reading;
 mod receiver;
@@ -27,5 +30,6 @@ mod relaying;
 mod replays;
 mod sending;
 mod settings;
+mod sinks;
 mod timelines;
 mod world;

@@ -33,6 +33,7 @@ use webhooks::{
     relay::{Relay, Wake},
     replay::Replayer,
     retry::Schedule,
+    sink::Follower,
     worker::{self, Worker},
 };
 
@@ -111,6 +112,9 @@ pub enum StartError {
     /// The client that sends webhooks can't be made.
     #[error(transparent)]
     Client(#[from] webhooks::client::BuildError),
+    /// A stream or an archive that events are to go to can't be.
+    #[error(transparent)]
+    EventSink(#[from] webhooks::sink::ConfigError),
 }
 
 /// A running server.
@@ -494,13 +498,19 @@ fn work(
 ) -> Result<(), StartError> {
     let clock = foundation.clock().clone();
     let wake = Wake::default();
+    let follower = Follower::new(
+        database.clone(),
+        clock.clone(),
+        serve.event_sinks.configs()?,
+    )?;
     let relay = Relay::new(
         database.clone(),
         clock.clone(),
         announcer.clone(),
         wake.clone(),
     )
-    .telling(hub.clone());
+    .telling(hub.clone())
+    .followed_by(follower.clone());
     let replayer = Replayer::new(database.clone(), clock.clone(), wake.clone());
     let client = Client::new(webhooks::client::Config {
         policy: address_policy(serve),
@@ -526,6 +536,8 @@ fn work(
     tasks.spawn(async move { worker.run(stopped).await });
     let stopped = stop.clone();
     tasks.spawn(async move { replayer.run(stopped).await });
+    let stopped = stop.clone();
+    tasks.spawn(async move { follower.run(stopped).await });
     let (expiring, now, announcer) = (database.clone(), clock.clone(), announcer.clone());
     spawn_until(tasks, stop, async move {
         announce_expiring(&expiring, &announcer, &now).await;

@@ -55,7 +55,7 @@ impl Versioned for CreatedEndpoint {
 }
 
 impl Services {
-    fn endpoint_setting(&self) -> endpoint::Setting {
+    pub(super) fn endpoint_setting(&self) -> endpoint::Setting {
         endpoint::Setting {
             keyring: self.keyring.clone(),
             policy: self.address_policy,
@@ -144,7 +144,7 @@ async fn get_webhook_endpoint(
         "settings": {"delivery": {"retryWaitsSeconds": [5, 60, 3_600]}},
     })),
     responses((status = 200, description = "The endpoint.", body = Endpoint)),
-    extensions(("x-problem-types" = json!(["too_many_replays"]))),
+    extensions(("x-problem-types" = json!(["endpoint_of_app", "too_many_replays"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn update_webhook_endpoint(
@@ -179,6 +179,7 @@ async fn update_webhook_endpoint(
     delete, path = "/v1/webhook-endpoints/{endpointId}", operation_id = "deleteWebhookEndpoint", tag = "Webhook endpoints",
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), OptionalKeyHeader, VersionHeader),
     responses((status = 200, description = "The id of what was deleted.", body = Deleted)),
+    extensions(("x-problem-types" = json!(["endpoint_of_app"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn delete_webhook_endpoint(

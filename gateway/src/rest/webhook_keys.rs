@@ -62,7 +62,7 @@ async fn list_webhook_endpoint_keys(
     params(("endpointId" = EndpointId, Path, description = "The endpoint."), KeyHeader),
     request_body(content = Rotation, example = json!({"schemes": ["v1"], "overlapSeconds": 86_400})),
     responses((status = 200, description = "The new secret, and all living keys.", body = Rotated)),
-    extensions(("x-problem-types" = json!(["too_many_keys"]))),
+    extensions(("x-problem-types" = json!(["endpoint_of_app", "too_many_keys"]))),
     security(("oauth" = ["webhooks:write"])),
 )]
 async fn rotate_webhook_endpoint_keys(

@@ -19,11 +19,15 @@ const TOO_LARGE_BYTES: usize = 2 * 1024 * 1024 + 1;
 /// Endpoints that an app may have at a merchant.
 const ENDPOINTS_MAX: usize = 100;
 
+/// Endpoints that an app may have for all of its merchants.
+const APP_ENDPOINTS_MAX: usize = 20;
+
 /// Streams that an app may have open at a merchant.
 const STREAMS_MAX: usize = 20;
 
 /// Replays of an endpoint that may be running at once.
 const REPLAYS_MAX: usize = 10;
+
 /// Living keys that an endpoint may have of one scheme.
 const KEYS_MAX: usize = 8;
 
@@ -330,6 +334,41 @@ impl Provocation {
                     .expect(200);
                 self.send(&call).await
             }
+            (
+                "updateWebhookEndpoint" | "deleteWebhookEndpoint" | "rotateWebhookEndpointKeys",
+                "endpoint_of_app",
+            ) => {
+                world.make("awe").await;
+                let part =
+                    tests::wait_for("the merchant's part of an app's endpoint", async || {
+                        let listed = world.owner.get("/v1/webhook-endpoints?limit=250").await;
+                        let listed = listed.expect(200);
+                        let mut endpoints = listed["data"].as_array().unwrap().iter();
+                        endpoints
+                            .find(|endpoint| endpoint["appEndpointId"].is_string())
+                            .map(|endpoint| text(endpoint, "id"))
+                    })
+                    .await;
+                self.send(&operation.call(&Things::from([("whe".to_owned(), part)])))
+                    .await
+            }
+            ("updateWebhookEndpoint", "too_many_replays") => {
+                // A disabled endpoint's replays wait, and so run; what it misses meanwhile would be one more.
+                let disable = json!({"status": "disabled"});
+                world.owner.patch(&call.path, &disable).await.expect(200);
+                let replays = format!("{}/replays", call.path);
+                for _ in 0..REPLAYS_MAX {
+                    world.owner.post(&replays, &json!({})).await.expect(202);
+                }
+                let endpoint = call.path.rsplit('/').next().unwrap();
+                let before = world.owner.stream(endpoint).await.len();
+                world.place_order().await;
+                tests::wait_for("an event that the endpoint misses", async || {
+                    (world.owner.stream(endpoint).await.len() > before).then_some(())
+                })
+                .await;
+                self.send(&call).await
+            }
             ("startWebhookReplay", "too_many_replays") => {
                 // A disabled endpoint's replays wait, and so run.
                 let endpoint = call.path.strip_suffix("/replays").unwrap();
@@ -359,7 +398,7 @@ impl Provocation {
                     .expect(200);
                 self.send(&call).await
             }
-            ("rotateWebhookEndpointKeys", "too_many_keys") => {
+            ("rotateWebhookEndpointKeys" | "rotateAppWebhookEndpointKeys", "too_many_keys") => {
                 let mut answer = self.send(&call).await;
                 for _ in 0..KEYS_MAX {
                     answer = self.send(&rekeyed(&call)).await;
@@ -387,8 +426,8 @@ impl Provocation {
             }
             ("leaseWebhookEndpoint", "endpoint_disabled") => {
                 let endpoint = call.path.strip_suffix("/lease").unwrap();
-                let disable = world.owner.patch(endpoint, &json!({"status": "disabled"}));
-                disable.await.expect(200);
+                let disable = json!({"status": "disabled"});
+                world.owner.patch(endpoint, &disable).await.expect(200);
                 self.send(&call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
@@ -425,12 +464,16 @@ impl Provocation {
                 }
                 call.send(&world.stoa.base_url(), Some(&app.token())).await
             }
-            ("createWebhookEndpoint", "too_many_endpoints") => {
+            ("createWebhookEndpoint" | "createAppWebhookEndpoint", "too_many_endpoints") => {
                 let app = world
                     .stoa
                     .client_of(&world.owner.credentials.merchant, &every_scope(), &[])
                     .await;
-                for _ in 0..ENDPOINTS_MAX {
+                let most = match operation.id.as_str() {
+                    "createAppWebhookEndpoint" => APP_ENDPOINTS_MAX,
+                    _ => ENDPOINTS_MAX,
+                };
+                for _ in 0..most {
                     assert_eq!(
                         rekeyed(&call)
                             .send(&world.stoa.base_url(), Some(&app.token()))

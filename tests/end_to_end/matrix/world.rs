@@ -169,6 +169,19 @@ impl World {
                     .expect(201);
                 text(&fulfilled["fulfillments"][0], "id")
             }
+            "awe" => {
+                // An app has few of them, and each makes an endpoint at every merchant: the oldest makes room.
+                let path = "/v1/app-webhook-endpoints";
+                let there = self.owner.get(path).await.expect(200);
+                let there = there["data"].as_array().unwrap();
+                if there.len() > 4 {
+                    let oldest = format!("{path}/{}", text(&there[0], "id"));
+                    let delete = self.owner.request(reqwest::Method::DELETE, &oldest);
+                    assert!(delete.send().await.unwrap().status().is_success());
+                }
+                let input = json!({"url": self.receiver.url(), "eventTypes": ["order.placed"]});
+                text(&self.owner.post(path, &input).await.expect(201), "id")
+            }
             "whe" => self.make_endpoint().await,
             "rpl" => {
                 let path = format!(

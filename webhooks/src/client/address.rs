@@ -5,14 +5,12 @@
 //! that a name which resolves differently a moment later gains nothing. Address literals never reach a resolver, and are checked on the
 //! parsed URL: whatever way one is spelled (`127.1`, `0x7f000001`, `①27.0.0.1`), it has become an address there.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
+
+use super::lookup::Lookup;
 
 /// Longest URL of an endpoint, in bytes: what common servers take in a request line is four times that.
 pub const URL_BYTES_MAX: usize = 2_048;
@@ -201,25 +199,10 @@ fn embedded(high: u16, low: u16) -> Ipv4Addr {
 #[error("the name leads only to addresses that webhooks may not be sent to")]
 pub(crate) struct RefusedAddresses;
 
-/// How names become addresses; the system's way, or a test's.
-pub(crate) type Lookup =
-    Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync>;
-
 /// Resolves names and passes on only what the policy allows.
 pub(crate) struct GuardedResolver {
     pub(crate) policy: AddressPolicy,
     pub(crate) lookup: Lookup,
-}
-
-/// Asks the system's resolver.
-pub(crate) fn system_lookup() -> Lookup {
-    Arc::new(|name| {
-        Box::pin(async move {
-            // The port is set by whoever dials.
-            let found = tokio::net::lookup_host((name, 0)).await?;
-            Ok(found.collect())
-        })
-    })
 }
 
 impl Resolve for GuardedResolver {
@@ -247,6 +230,8 @@ impl Resolve for GuardedResolver {
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::Arc;
 
     use super::*;
 

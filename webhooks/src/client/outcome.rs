@@ -84,6 +84,19 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Dns,
+        Self::RefusedAddress,
+        Self::Connect,
+        Self::Tls,
+        Self::Authentication,
+        Self::Timeout,
+        Self::Protocol,
+        Self::Transformation,
+        Self::Internal,
+    ];
+
     /// The word that is stored and shown.
     pub const fn as_str(self) -> &'static str {
         match self {

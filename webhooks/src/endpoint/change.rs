@@ -91,6 +91,7 @@ impl Operation for Create {
             status: Status::Enabled,
             disabled_reason: None,
             settings,
+            app_endpoint_id: None,
             verified_at: None,
             version: 1,
             created_at: now,
@@ -159,7 +160,7 @@ async fn switch(
 }
 
 /// Completes settings by what follows from the credentials, and checks that all of it fits.
-fn fit(settings: &mut Settings, credentials: &Credentials) -> Result<(), Error> {
+pub(crate) fn fit(settings: &mut Settings, credentials: &Credentials) -> Result<(), Error> {
     settings.header_names = credentials.headers.keys().cloned().collect();
     check::whole(settings, credentials).map_err(Error::InvalidFields)
 }
@@ -177,7 +178,7 @@ async fn sealed(
 
 impl Credentials {
     /// Drops the secrets that an authentication has no use for.
-    fn forget_unused(&mut self, authentication: Option<&Authentication>) {
+    pub(crate) fn forget_unused(&mut self, authentication: Option<&Authentication>) {
         if !matches!(
             authentication,
             Some(Authentication::OauthClientCredentials { .. })
@@ -243,11 +244,18 @@ impl Operation for Update {
             change.event_types.as_ref().and_then(Option::as_deref),
             change.settings.new_authentication(),
         )?;
+        if change.status.is_some() {
+            // Before the endpoint: who deletes it does so in that order.
+            store::lock_cursor(&mut *tx, actor.merchant, *id).await?;
+        }
         let before = store::lock(tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
         if version.is_some_and(|version| version != before.version) {
             return Err(Error::VersionMismatch);
+        }
+        if before.app_endpoint_id.is_some() && !change.is_of_status_alone() {
+            return Err(Refusal::EndpointOfApp.into());
         }
         let mut after = before.clone();
         if change.url.is_some() {
@@ -404,11 +412,22 @@ impl Operation for Delete {
         Call { actor, .. }: Call<'_>,
     ) -> Result<Deleted, Error> {
         let DeleteInput { id, version } = self.input;
+        if store::find(&mut *tx, Visible::to(actor), id)
+            .await?
+            .is_some()
+        {
+            // In the order of relay (cursor, lane) and worker (lane, endpoint), none of which then waits for what the other holds.
+            store::lock_cursor(&mut *tx, actor.merchant, id).await?;
+            store::lock_lane(&mut *tx, actor.merchant, id).await?;
+        }
         let endpoint = store::lock(tx, Visible::to(actor), id)
             .await?
             .ok_or(Error::EndpointNotFound(id))?;
         if version.is_some_and(|version| version != endpoint.version) {
             return Err(Error::VersionMismatch);
+        }
+        if endpoint.app_endpoint_id.is_some() {
+            return Err(Refusal::EndpointOfApp.into());
         }
         store::delete(tx, actor.merchant, id).await?;
         Ok(Deleted { id })

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Characters of a description.
-const DESCRIPTION_LENGTH_MAX: usize = 500;
+pub(crate) const DESCRIPTION_LENGTH_MAX: usize = 500;
 
 /// What a new endpoint is to be.
 #[derive(Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -186,14 +186,36 @@ impl std::fmt::Debug for CredentialsChange {
     }
 }
 
+impl EndpointChange {
+    /// Whether it switches on or off, and does nothing else.
+    pub(crate) fn is_of_status_alone(&self) -> bool {
+        let Self {
+            url,
+            description,
+            event_types,
+            status: _,
+            catch_up: _,
+            settings,
+            headers,
+            credentials,
+        } = self;
+        url.is_none()
+            && description.is_none()
+            && event_types.is_none()
+            && headers.is_none()
+            && is_default(settings)
+            && is_default(credentials)
+    }
+}
+
 impl SettingsChange {
     /// The authentication that is asked for anew.
-    pub(super) fn new_authentication(&self) -> Option<&Authentication> {
+    pub(crate) fn new_authentication(&self) -> Option<&Authentication> {
         self.authentication.as_ref().and_then(Option::as_ref)
     }
 
     /// Puts what is given in the place of what was. Names of headers are none of its business.
-    pub(super) fn apply(&self, settings: &mut Settings) {
+    pub(crate) fn apply(&self, settings: &mut Settings) {
         if let Some(filter) = &self.filter {
             settings.filter.clone_from(filter);
         }
@@ -225,7 +247,7 @@ impl SettingsChange {
 
 impl CredentialsChange {
     /// Puts what is given in the place of what was.
-    pub(super) fn apply(&self, credentials: &mut Credentials) {
+    pub(crate) fn apply(&self, credentials: &mut Credentials) {
         let members = [
             (&self.client_secret, &mut credentials.client_secret),
             (&self.certificate_pem, &mut credentials.certificate_pem),
@@ -240,7 +262,7 @@ impl CredentialsChange {
 }
 
 /// Headers as they are kept: names have no case, so they are kept in small letters.
-pub(super) fn lowercase(headers: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn lowercase(headers: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     headers
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
@@ -248,7 +270,7 @@ pub(super) fn lowercase(headers: &BTreeMap<String, String>) -> BTreeMap<String, 
 }
 
 /// What was not asked for is not part of the input by which a retry is told from another request.
-fn is_default<T: Default + PartialEq>(given: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(given: &T) -> bool {
     *given == T::default()
 }
 
@@ -257,7 +279,7 @@ fn is_default<T: Default + PartialEq>(given: &T) -> bool {
     clippy::option_option,
     reason = "absent, null and given are three things in a merge patch"
 )]
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)

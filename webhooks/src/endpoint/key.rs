@@ -34,7 +34,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Endpoint, EndpointId, Visible, check, secret_context, settings::SignatureScheme,
+    Endpoint, EndpointId, Visible, check, secret_context,
+    settings::{Settings, SignatureScheme},
     store as endpoints,
 };
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
     sign::Secret,
 };
 
-pub(super) mod store;
+pub(crate) mod store;
 
 /// Living keys of one scheme. Each makes every delivery a signature longer.
 pub const LIVING_PER_SCHEME_MAX: usize = 8;
@@ -89,21 +90,21 @@ pub struct EndpointKey {
 }
 
 /// A key as it is stored.
-pub(super) struct Stored {
-    pub(super) id: KeyId,
-    pub(super) scheme: SignatureScheme,
-    pub(super) sealed: Vec<u8>,
-    pub(super) public_key: Option<Vec<u8>>,
-    pub(super) created_at: Timestamp,
-    pub(super) ends_at: Option<Timestamp>,
+pub(crate) struct Stored {
+    pub(crate) id: KeyId,
+    pub(crate) scheme: SignatureScheme,
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) public_key: Option<Vec<u8>>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) ends_at: Option<Timestamp>,
 }
 
 impl Stored {
-    fn is_living(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_living(&self, now: Timestamp) -> bool {
         self.ends_at.is_none_or(|end| end > now)
     }
 
-    fn shown(&self) -> EndpointKey {
+    pub(crate) fn shown(&self) -> EndpointKey {
         EndpointKey {
             id: self.id,
             scheme: self.scheme,
@@ -181,23 +182,33 @@ impl NewKey {
         }
     }
 
-    fn seal(
+    /// Seals it under `key` for what `context` makes of its id.
+    pub(crate) fn seal(
         &self,
         key: &DataKey,
-        merchant: MerchantId,
-        endpoint: EndpointId,
+        context: impl FnOnce(KeyId) -> String,
         now: Timestamp,
     ) -> Result<Stored, Error> {
         let id = KeyId::new(now);
         Ok(Stored {
             id,
             scheme: self.scheme,
-            sealed: key.seal(&context(merchant, endpoint, id), &self.secret)?,
+            sealed: key.seal(&context(id), &self.secret)?,
             public_key: self.public_key.clone(),
             created_at: now,
             ends_at: None,
         })
     }
+}
+
+/// A key of an app's endpoint, opened to be copied to a merchant's part of it.
+pub(crate) struct CopiedKey {
+    pub(crate) id: KeyId,
+    pub(crate) scheme: SignatureScheme,
+    pub(crate) secret: Zeroizing<Vec<u8>>,
+    pub(crate) public_key: Option<Vec<u8>>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) ends_at: Option<Timestamp>,
 }
 
 /// What a key is sealed for, so that it opens for its own endpoint alone.
@@ -271,6 +282,35 @@ impl<'r> Ring<'r> {
         })
     }
 
+    fn context(&self, key: KeyId) -> String {
+        context(self.merchant, self.endpoint.id, key)
+    }
+
+    /// Writes the keys that an app's endpoint has, in place of those before, under their own ids. For rows of older binaries too: those that sign `v1`.
+    pub(crate) async fn copy(
+        &self,
+        tx: &mut PgConnection,
+        keys: &[CopiedKey],
+    ) -> Result<(), Error> {
+        let (merchant, id) = (self.merchant, self.endpoint.id);
+        store::delete(&mut *tx, merchant, id).await?;
+        for key in keys {
+            let stored = Stored {
+                id: key.id,
+                scheme: key.scheme,
+                sealed: self.key.seal(&self.context(key.id), &key.secret)?,
+                public_key: key.public_key.clone(),
+                created_at: key.created_at,
+                ends_at: key.ends_at,
+            };
+            store::insert(&mut *tx, merchant, id, &stored).await?;
+        }
+        let shared = keys.iter().filter(|key| key.scheme == SignatureScheme::V1);
+        let sealed = self.sealed_secrets(shared.map(|key| key.secret.as_slice()))?;
+        endpoints::set_sealed_secrets(tx, merchant, id, &sealed).await?;
+        Ok(())
+    }
+
     /// Writes a new endpoint's keys: one for each scheme. Gives the secret that is shared, if there is one.
     pub(crate) async fn begin(
         &self,
@@ -278,7 +318,7 @@ impl<'r> Ring<'r> {
         keys: &[NewKey],
     ) -> Result<Option<String>, Error> {
         for new in keys {
-            let stored = new.seal(&self.key, self.merchant, self.endpoint.id, self.now)?;
+            let stored = new.seal(&self.key, |id| self.context(id), self.now)?;
             store::insert(tx, self.merchant, self.endpoint.id, &stored).await?;
         }
         Ok(keys.iter().find_map(NewKey::reveal))
@@ -366,7 +406,7 @@ impl<'r> Ring<'r> {
                 key.ends_at = Some(key.ends_at.map_or(end, |before| before.min(end)));
             }
             let new = NewKey::generate(*scheme)?;
-            let stored = new.seal(&self.key, merchant, id, self.now)?;
+            let stored = new.seal(&self.key, |key| self.context(key), self.now)?;
             store::insert(&mut *tx, merchant, id, &stored).await?;
             secret = secret.or_else(|| new.reveal());
             keys.insert(0, stored);
@@ -504,6 +544,21 @@ pub struct Rotation {
     pub overlap_seconds: Option<u32>,
 }
 
+impl Rotation {
+    /// The schemes that get a new key, of something with these settings.
+    pub(crate) fn schemes(&self, settings: &Settings) -> Vec<SignatureScheme> {
+        let named = self.schemes.as_ref();
+        named.unwrap_or(&settings.signature.schemes).clone()
+    }
+
+    /// For how long older keys go on.
+    pub(crate) fn overlap(&self) -> Duration {
+        self.overlap_seconds.map_or(OVERLAP_DEFAULT, |seconds| {
+            Duration::from_secs(u64::from(seconds))
+        })
+    }
+}
+
 impl Validate for Rotation {
     fn validate(&self, faults: &mut Faults) {
         if let Some(schemes) = &self.schemes {
@@ -579,13 +634,11 @@ impl Operation for Rotate {
         let mut endpoint = endpoints::lock(&mut *tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
-        let schemes = rotation
-            .schemes
-            .clone()
-            .unwrap_or_else(|| endpoint.settings.signature.schemes.clone());
-        let overlap = rotation.overlap_seconds.map_or(OVERLAP_DEFAULT, |seconds| {
-            Duration::from_secs(u64::from(seconds))
-        });
+        if endpoint.app_endpoint_id.is_some() {
+            return Err(Refusal::EndpointOfApp.into());
+        }
+        let schemes = rotation.schemes(&endpoint.settings);
+        let overlap = rotation.overlap();
         let ring = Ring::of(&mut *tx, &self.keyring, actor.merchant, &endpoint, now).await?;
         let (secret, keys) = ring.rotate(&mut *tx, &schemes, overlap).await?;
         endpoint.version = endpoint.version.saturating_add(1);

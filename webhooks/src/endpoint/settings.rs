@@ -182,6 +182,13 @@ impl SignatureScheme {
             Self::V1a => "v1a",
         }
     }
+
+    /// The scheme that a stored word is.
+    pub(crate) fn read(word: &str) -> Option<Self> {
+        [Self::V1, Self::V1a]
+            .into_iter()
+            .find(|scheme| scheme.as_str() == word)
+    }
 }
 
 /// How Stoa shows itself to a receiver, beside the signature. The secret part is in [`Credentials`].

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
 use super::{DisabledReason, Endpoint, EndpointId, Owner, Status, Visible, settings::Settings};
+use crate::app_endpoint::AppEndpointId;
 
 /// What a row has beside what is shown of an endpoint.
 pub(crate) struct Owned {
@@ -34,6 +35,7 @@ pub(crate) struct Row {
     status: String,
     disabled_reason: Option<String>,
     settings: Value,
+    app_endpoint_id: Option<AppEndpointId>,
     verified_at: Option<Timestamp>,
     version: i64,
     created_at: Timestamp,
@@ -57,11 +59,13 @@ impl TryFrom<Row> for Endpoint {
                 Some("requested") => Some(DisabledReason::Requested),
                 Some("gone") => Some(DisabledReason::Gone),
                 Some("failing") => Some(DisabledReason::Failing),
+                Some("app") => Some(DisabledReason::App),
                 Some(_) => return Err(unknown("disabled_reason")),
             },
             settings: serde_json::from_value(row.settings).map_err(|error| {
                 Error::corrupt("endpoints", row.id, format!("settings: {error}"))
             })?,
+            app_endpoint_id: row.app_endpoint_id,
             verified_at: row.verified_at,
             id: row.id,
             url: row.url,
@@ -95,6 +99,7 @@ pub(crate) async fn find(
             status,
             disabled_reason,
             settings,
+            app_endpoint_id as "app_endpoint_id: AppEndpointId",
             verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
@@ -112,7 +117,7 @@ pub(crate) async fn find(
     row.map(Endpoint::try_from).transpose()
 }
 
-pub(super) async fn lock(
+pub(crate) async fn lock(
     tx: &mut PgConnection,
     visible: Visible,
     id: EndpointId,
@@ -128,6 +133,7 @@ pub(super) async fn lock(
             status,
             disabled_reason,
             settings,
+            app_endpoint_id as "app_endpoint_id: AppEndpointId",
             verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
@@ -163,6 +169,7 @@ pub(super) async fn list(
             status,
             disabled_reason,
             settings,
+            app_endpoint_id as "app_endpoint_id: AppEndpointId",
             verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
@@ -210,7 +217,8 @@ pub(super) async fn count(
         r#"select count(*) as "count!"
         from endpoints
         where merchant_id = $1
-            and app_id = $2"#,
+            and app_id = $2
+            and app_endpoint_id is null"#,
         merchant as MerchantId,
         app as AppId,
     )
@@ -362,7 +370,7 @@ pub(crate) async fn set_sealed_secrets(
     Ok(())
 }
 
-pub(super) async fn sealed_credentials(
+pub(crate) async fn sealed_credentials(
     tx: &mut PgConnection,
     merchant: MerchantId,
     id: EndpointId,
@@ -418,6 +426,26 @@ pub(super) async fn lock_cursor(
     .fetch_optional(tx)
     .await?;
     Ok(last.unwrap_or_default())
+}
+
+/// Locks an endpoint's lane for its deletion.
+pub(super) async fn lock_lane(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    id: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query_scalar!(
+        "select fence
+        from lanes
+        where endpoint_id = $1
+            and merchant_id = $2
+        for update",
+        id as EndpointId,
+        merchant as MerchantId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(())
 }
 
 /// What is known of an endpoint's being disabled, for whoever enables it.
@@ -513,6 +541,7 @@ pub(crate) async fn disable(
             status,
             disabled_reason,
             settings,
+            app_endpoint_id as "app_endpoint_id: AppEndpointId",
             verified_at as "verified_at: Timestamp",
             version,
             created_at as "created_at: Timestamp",
@@ -572,7 +601,7 @@ pub(crate) async fn raise_lane(
     Ok(())
 }
 
-pub(super) async fn delete_deliveries(
+pub(crate) async fn delete_deliveries(
     tx: &mut PgConnection,
     merchant: MerchantId,
     id: EndpointId,
@@ -590,7 +619,7 @@ pub(super) async fn delete_deliveries(
 }
 
 /// The cursor goes first: the relay holds it while it adds to this endpoint, and adds nothing once it is gone.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     tx: &mut PgConnection,
     merchant: MerchantId,
     id: EndpointId,

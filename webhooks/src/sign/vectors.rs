@@ -2,7 +2,11 @@
 //!
 //! Written anew by `cargo test -p webhooks write_the_vectors -- --ignored`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -294,6 +298,38 @@ fn the_published_vectors_are_what_the_signer_makes() {
         "docs/webhook-signature-vectors.json differs: cargo test -p webhooks write_the_vectors -- --ignored"
     );
     assert!(accepted().len() >= 12);
+}
+
+/// What docs tells receivers to write, judged by the vectors. Its siblings in other languages are run by the end-to-end tests.
+#[allow(missing_docs, unreachable_pub, reason = "it is shown as it is")]
+#[path = "../../../docs/verifying-webhooks/verify.rs"]
+mod published;
+
+#[test]
+fn the_published_verification_judges_each_vector_rightly() {
+    let file = file();
+    for vector in file["vectors"].as_array().unwrap() {
+        let header = |part: &str| {
+            let name = vector["headerNames"][part].as_str().unwrap();
+            vector["headers"][name].as_str().unwrap()
+        };
+        let headers = published::Headers {
+            id: header("id"),
+            timestamp: header("timestamp"),
+            signature: header("signature"),
+        };
+        let body = STANDARD
+            .decode(vector["bodyBase64"].as_str().unwrap())
+            .unwrap();
+        let keys = vector["receiverKeys"].as_array().unwrap();
+        let keys: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
+        assert_eq!(
+            published::is_trusted(&headers, &body, &keys, NOW),
+            vector["accepted"].as_bool().unwrap(),
+            "{}",
+            vector["name"]
+        );
+    }
 }
 
 #[test]

@@ -250,6 +250,23 @@ fn every_fault_of_settings_is_named_at_once() {
 }
 
 #[test]
+fn a_condition_and_a_template_are_tried_when_they_are_given() {
+    let input = json!({"settings": {"filter": "event.type ==", "payload": {"transformation": "{{ event.type"}}});
+    let refused = from_json::<EndpointInput>(input.to_string().as_bytes()).unwrap_err();
+    assert!(refused.errors[0].detail.contains("line 1"), "{refused:?}");
+    let expected = [
+        pair("/settings/filter", "invalid"),
+        pair("/settings/payload/transformation", "invalid"),
+    ];
+    assert_eq!(faults(refused), expected);
+    let input = json!({"settings": {
+        "filter": "event.resource.type == 'order'",
+        "payload": {"transformation": "{\"text\": {{ event.type | tojson }}}"},
+    }});
+    assert!(from_json::<EndpointInput>(input.to_string().as_bytes()).is_ok());
+}
+
+#[test]
 fn inputs_print_without_their_secrets() {
     let input = EndpointInput {
         headers: Some([("a".to_owned(), "hunter2".to_owned())].into()),

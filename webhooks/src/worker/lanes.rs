@@ -146,8 +146,17 @@ struct Lane<T> {
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
     read_after: ReadAfter,
-    /// While a read is under way: what was recorded since it began, which it may still have seen.
-    reading: Option<HashSet<i64>>,
+    /// While a read is under way: what has changed since it began, which it may not have seen.
+    reading: Option<Meanwhile>,
+}
+
+/// What was recorded while a read was under way.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    /// Deliveries that may look due to it, and are not.
+    recorded: HashSet<i64>,
+    /// Resources of which one is to be delivered again, later: what it found behind that one has to wait.
+    held_back: HashSet<i64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -408,7 +417,7 @@ impl<T> Lanes<T> {
                 breaker::State::HalfOpen => PROBE_ROWS.max(lane.wishes.batch_events_max),
                 _ => READ_ROWS_MAX.saturating_sub(lane.queue.len()),
             };
-            lane.reading = Some(HashSet::new());
+            lane.reading = Some(Meanwhile::default());
             // What is added from here on is seen by the next read, if not by this one.
             lane.unread = false;
             wants.push(Want {
@@ -424,7 +433,7 @@ impl<T> Lanes<T> {
     /// Notes that a lane that was just taken is being read already.
     pub(super) fn is_being_read(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
-            lane.reading = Some(HashSet::new());
+            lane.reading = Some(Meanwhile::default());
             lane.unread = false;
         }
     }
@@ -461,13 +470,19 @@ impl<T> Lanes<T> {
         else {
             return;
         };
-        let Some(settled) = lane.reading.take() else {
+        let Some(meanwhile) = lane.reading.take() else {
             // It was cleared meanwhile.
             return;
         };
         let before = lane.queue.bytes();
         for row in rows {
-            if !lane.out.contains_key(&row.sequence) && !settled.contains(&row.sequence) {
+            let is_held_back = row
+                .resource
+                .is_some_and(|key| meanwhile.held_back.contains(&key));
+            if !lane.out.contains_key(&row.sequence)
+                && !meanwhile.recorded.contains(&row.sequence)
+                && !is_held_back
+            {
                 lane.queue.push(row);
             }
         }
@@ -675,8 +690,11 @@ impl<T> Lanes<T> {
             lane.unrecorded = lane.unrecorded.saturating_sub(1);
             self.unrecorded = self.unrecorded.saturating_sub(1);
         }
-        if let Some(settled) = &mut lane.reading {
-            settled.insert(sequence);
+        if let Some(meanwhile) = &mut lane.reading {
+            meanwhile.recorded.insert(sequence);
+            meanwhile
+                .held_back
+                .extend(out.resource.filter(|_| !is_over));
         }
         let waiting_bytes = lane.queue.bytes();
         if let Some(key) = out.resource {

@@ -148,6 +148,14 @@ async fn a_receiver_that_asks_for_a_certificate_is_shown_the_endpoints_own() {
     let stranger = certificate(Authority::new().issue("stoa.example"));
     let stranger = destination(&url, &mutual_tls(), &stranger);
     assert!(client.post(request_to(stranger)).await.result.is_err());
+    // As when the same endpoint is given another certificate.
+    let changed = certificate(Authority::new().issue("stoa.example"));
+    let changed = Destination {
+        endpoint: known.endpoint,
+        ..Arc::into_inner(destination(&url, &mutual_tls(), &changed)).unwrap()
+    };
+    let outcome = client.post(request_to(Arc::new(changed))).await;
+    assert!(outcome.result.is_err());
 }
 
 #[tokio::test]
@@ -425,7 +433,10 @@ async fn a_revoked_token_is_replaced_within_the_attempt_and_only_once() {
 
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
-    let long = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(100_000));
+    let long = format!(
+        r#"{{"access_token":"a","token_type":"bearer","scope":"{}"}}"#,
+        "x".repeat(100_000)
+    );
     for (status, body) in [
         (401, r#"{"error":"invalid_client"}"#),
         (400, "<html>"),

@@ -27,11 +27,8 @@ impl TryFrom<Row> for Stored {
 
     fn try_from(row: Row) -> Result<Self, Error> {
         Ok(Self {
-            scheme: match row.scheme.as_str() {
-                "v1" => SignatureScheme::V1,
-                "v1a" => SignatureScheme::V1a,
-                _ => return Err(Error::corrupt("endpoint_keys", row.id, "unknown scheme")),
-            },
+            scheme: SignatureScheme::read(&row.scheme)
+                .ok_or_else(|| Error::corrupt("endpoint_keys", row.id, "unknown scheme"))?,
             id: row.id,
             sealed: row.sealed,
             public_key: row.public_key,
@@ -124,6 +121,24 @@ pub(super) async fn end(
         endpoint as EndpointId,
         scheme.as_str(),
         end as Timestamp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Deletes all keys of an endpoint.
+pub(super) async fn delete(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from endpoint_keys
+        where merchant_id = $1
+            and endpoint_id = $2",
+        merchant as MerchantId,
+        endpoint as EndpointId,
     )
     .execute(tx)
     .await?;
