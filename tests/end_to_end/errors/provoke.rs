@@ -118,7 +118,7 @@ impl Provocation {
                     .right(operation)
                     .await
                     .with_body(json!({"title": "x".repeat(TOO_LARGE_BYTES)}));
-                vec![self.send(call).await]
+                vec![self.send(&call).await]
             }
             "idempotency_key_required" => self.unkeyed(operation).await,
             "idempotency_key_reused" => vec![self.reused(operation).await],
@@ -126,12 +126,12 @@ impl Provocation {
                 let call = self.right(operation).await;
                 if operation.subject().is_none() {
                     // What it makes must be there before it can have moved on.
-                    assert!(self.send(call).await.status.is_success());
+                    assert!(self.send(&call).await.status.is_success());
                 }
                 let call = call.with_header("if-match", "\"99\"");
                 vec![
                     self.send(&if operation.needs("Idempotency-Key") {
-                        rekeyed(call)
+                        rekeyed(&call)
                     } else {
                         call
                     })
@@ -147,7 +147,7 @@ impl Provocation {
             // The document's own ids are of nothing.
             let mut call = self.right(operation).await;
             call.path = operation.call(&examples(operation)).path;
-            return self.send(call).await;
+            return self.send(&call).await;
         }
         if !operation.needs("Idempotency-Key") {
             return self
@@ -215,17 +215,17 @@ impl Provocation {
             let mut call = call.clone();
             call.query
                 .push(("colourOfTheMoon".to_owned(), "red".to_owned()));
-            answers.push(self.send(call).await);
+            answers.push(self.send(&call).await);
         }
         if operation.takes("limit") {
             let mut call = call.clone();
             call.query.push(("limit".to_owned(), "0".to_owned()));
-            answers.push(self.send(call).await);
+            answers.push(self.send(&call).await);
         }
         if operation.takes("cursor") {
             let mut call = call;
             call.query.push(("cursor".to_owned(), "%".to_owned()));
-            answers.push(self.send(call).await);
+            answers.push(self.send(&call).await);
         }
         answers
     }
@@ -235,7 +235,7 @@ impl Provocation {
         let mut answers = Vec::new();
         if operation.needs("Idempotency-Key") {
             call.headers.remove("idempotency-key");
-            answers.push(self.send(call).await);
+            answers.push(self.send(&call).await);
         }
         answers.push(
             self.send(&call.with_header("idempotency-key", &"k".repeat(256)))
@@ -249,9 +249,9 @@ impl Provocation {
             .right(operation)
             .await
             .with_header("idempotency-key", &new_key());
-        let done = self.send(call).await;
+        let done = self.send(&call).await;
         assert!(done.status.is_success(), "{}: {}", operation.id, done.text);
-        let replay = self.send(call).await;
+        let replay = self.send(&call).await;
         assert_eq!(
             (replay.status, &replay.headers["idempotent-replayed"]),
             (done.status, &"true".parse().unwrap()),
@@ -296,8 +296,8 @@ impl Provocation {
                     .await
             }
             ("placeOrder", "external_id_taken") => {
-                assert_eq!(self.send(call).await.status, 201);
-                self.send(&rekeyed(call)).await
+                assert_eq!(self.send(&call).await.status, 201);
+                self.send(&rekeyed(&call)).await
             }
             ("setInventory", "stock_out_of_range") => {
                 let entry = &call.body.as_ref().unwrap()["entries"][0];
@@ -516,7 +516,7 @@ impl Provocation {
             .right(operation)
             .await
             .with_header("idempotency-key", &self.locked_key);
-        (operation, self.send(call).await)
+        (operation, self.send(&call).await)
     }
 }
 
