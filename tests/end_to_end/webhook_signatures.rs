@@ -1,4 +1,4 @@
-//! Webhooks' signatures, verified by libraries that are not ours (npm's and PyPI's standardwebhooks and svix, `@noble/ed25519`, node's crypto, Python's
+//! Webhooks' signatures, verified by libraries that are not ours (npm's and `PyPI`'s standardwebhooks and svix, `@noble/ed25519`, node's crypto, Python's
 //! cryptography) and by what docs/verifying-webhooks tells receivers to write.
 
 use std::path::{Path, PathBuf};
