@@ -40,6 +40,7 @@ mod backend;
 mod breaker;
 mod dispatcher;
 mod lanes;
+mod limits;
 mod pace;
 mod queue;
 mod recorder;
@@ -49,8 +50,8 @@ mod ticket;
 use backend::LaneBackend;
 use dispatcher::{Dispatcher, Item, Job, Sending};
 use lanes::Ending;
-pub use lanes::Limits;
 pub(crate) use lanes::Want;
+pub use limits::Limits;
 use recorder::Recorder;
 
 /// Jobs that wait between dispatcher and apalis: enough that neither waits for the other.

@@ -1,12 +1,17 @@
 //! How endpoints fare by what came of attempts: counted by the hour, and noted when they begin or end to fail.
 //!
-//! Called by `settle`, in its transaction. Invariants: an endpoint that takes what it is sent costs one row an hour; one that has failed for an hour is told of,
+//! Called by `settle`, in its transaction, and by the recorder for the hours. Invariants: an endpoint that takes what it is sent costs one row an hour; one that has failed for an hour is told of,
 //! and every day again; one from which nothing but failures came for five days is switched off, its backlog kept.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use kernel::{
     clock::Timestamp,
+    db::Database,
     id::{MerchantId, RequestId},
 };
 use sqlx::PgConnection;
@@ -117,6 +122,47 @@ pub(crate) fn tally(reports: &[&Report]) -> BTreeMap<EndpointId, Tally> {
     tallies
 }
 
+impl Tally {
+    /// Adds what came of further attempts at the same endpoint to what is counted by the hour.
+    fn add(&mut self, other: &Self) {
+        self.succeeded = self.succeeded.saturating_add(other.succeeded);
+        self.failed = self.failed.saturating_add(other.failed);
+        for (count, other) in self.classes.iter_mut().zip(other.classes) {
+            *count = count.saturating_add(other);
+        }
+    }
+}
+
+/// What is to be added to the hours: kept in memory for some seconds, because all groups of an endpoint would wait for one another at its row. What a crash
+/// takes with it is missing from its rates and from nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Hours(Mutex<BTreeMap<EndpointId, Tally>>);
+
+impl Hours {
+    /// Counts attempts that are recorded.
+    pub(crate) fn count(&self, reports: &[&Report]) {
+        let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, tally) in tally(reports) {
+            match hours.entry(endpoint) {
+                Entry::Vacant(vacant) => drop(vacant.insert(tally)),
+                Entry::Occupied(mut counted) => counted.get_mut().add(&tally),
+            }
+        }
+    }
+
+    /// Writes what was counted since the last time.
+    pub(crate) async fn write(&self, database: &Database, now: Timestamp) -> Result<(), Error> {
+        let counted = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let mut tx = database.begin().await?;
+        store::add_hours(&mut tx, &counted, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
 /// Notes how the endpoints of some reports fare, tells their owners, and switches off those that are beyond hope. Gives the merchants for whom events were
 /// appended.
 pub(super) async fn note(
@@ -128,7 +174,6 @@ pub(super) async fn note(
     if tallies.is_empty() {
         return Ok(Vec::new());
     }
-    store::add_hours(&mut *tx, &tallies, now).await?;
     store::recover(&mut *tx, &tallies, now).await?;
     let failing = store::fail(&mut *tx, &tallies, now).await?;
     let verified = reports

@@ -19,7 +19,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lanes::{Ending, Lanes, Limits},
+    lanes::{Ending, Lanes},
+    limits::Limits,
     renders::Renders,
     ticket::{Ended, Ticket},
 };

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::ticket::{Ended, Ticket};
 use crate::{
-    delivery::{self, OwnerId, Report, Settled},
+    delivery::{self, OwnerId, Report, Settled, fare::Hours},
     error::Error,
 };
 
@@ -20,6 +20,9 @@ const GROUP_MAX: usize = 500;
 
 /// Groups that commit at once: while one waits for the disk, another is being written.
 const GROUPS_AT_ONCE: usize = 2;
+
+/// How often attempts are counted by the hour in the table.
+const HOURS_EVERY: Duration = Duration::from_secs(2);
 
 /// How long a group is tried while the database is away. Leases have run out long before; after this the deliveries are somebody's to repeat.
 const TRIED_FOR: Duration = Duration::from_secs(30);
@@ -54,6 +57,7 @@ impl Recorder {
             clock,
             announcer,
             owner,
+            hours: Hours::default(),
         };
         (Self(sender), async move { parts.run(handed).await })
     }
@@ -71,16 +75,22 @@ struct Parts {
     clock: Clock,
     announcer: Announcer,
     owner: OwnerId,
+    hours: Hours,
 }
 
 impl Parts {
     async fn run(&self, mut handed: mpsc::UnboundedReceiver<Handed>) {
         let mut committing = FuturesUnordered::new();
         let mut is_open = true;
+        let mut hours_at = Instant::now() + HOURS_EVERY;
         while is_open || !committing.is_empty() {
             let mut group = Vec::new();
             tokio::select! {
                 biased;
+                () = tokio::time::sleep_until(hours_at) => {
+                    hours_at = Instant::now() + HOURS_EVERY;
+                    self.write_hours().await;
+                }
                 Some(()) = committing.next() => {}
                 count = handed.recv_many(&mut group, GROUP_MAX), if is_open && committing.len() < GROUPS_AT_ONCE => {
                     if count > 0 {
@@ -90,6 +100,13 @@ impl Parts {
                     }
                 }
             }
+        }
+        self.write_hours().await;
+    }
+
+    async fn write_hours(&self) {
+        if let Err(error) = self.hours.write(&self.database, self.clock.now()).await {
+            tracing::warn!(error = %error, "attempts could not be counted by the hour");
         }
     }
 
@@ -143,6 +160,12 @@ impl Parts {
         loop {
             match self.transaction(group).await {
                 Ok(settled) => {
+                    let counted = group
+                        .iter()
+                        .zip(&settled.counted)
+                        .filter(|(_, counted)| **counted);
+                    let counted: Vec<&Report> = counted.map(|(report, _)| *report).collect();
+                    self.hours.count(&counted);
                     for merchant in settled.announced {
                         self.announcer.announce(merchant);
                     }

@@ -27,7 +27,8 @@ use crate::{
     retry::Schedule,
     sign::Signer,
     worker::{
-        lanes::{Lanes, ReadAfter, Want, Wishes},
+        lanes::{Lanes, ReadAfter, Want},
+        limits::Wishes,
         queue::Row,
         renders::Renders,
     },
