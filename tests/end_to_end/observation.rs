@@ -1,6 +1,7 @@
 //! What operators see: metrics on a listener of their own, and traces from a request to what it causes.
 
 use std::{
+    fmt::Write,
     net::{Ipv4Addr, TcpListener},
     sync::{Arc, Mutex},
 };
@@ -12,7 +13,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use reqwest::Method;
 use serde_json::json;
-use sqlx::Connection;
+use sqlx::{Connection, Row};
 use tests::{Receiver, Stoa, StoaOptions, new_key, wait_for};
 
 use crate::STOA;
@@ -59,7 +60,10 @@ impl Collector {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 async fn traced(collector_url: String) -> Stoa {
@@ -98,17 +102,16 @@ async fn a_trace_goes_from_the_callers_request_to_the_attempts_that_it_causes() 
     let mut database = sqlx::PgConnection::connect(&stoa.database_url())
         .await
         .unwrap();
-    sqlx::query("set role stoa_worker")
+    sqlx::raw_sql("set role stoa_worker")
         .execute(&mut database)
         .await
         .unwrap();
     let trace_parent = wait_for("the event to be relayed", async || {
-        sqlx::query_scalar::<_, Option<String>>(
-            "select trace_parent from events where type = 'product.created'",
-        )
-        .fetch_optional(&mut database)
-        .await
-        .unwrap()
+        let row = sqlx::raw_sql("select trace_parent from events where type = 'product.created'")
+            .fetch_optional(&mut database)
+            .await
+            .unwrap();
+        row.map(|row| row.get::<Option<String>, _>(0))
     })
     .await;
     let own = format!("00-{TRACE}-{}-01", hex(&request.span_id));
