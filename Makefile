@@ -5,7 +5,7 @@ CARGO ?= cargo
 # Builds use the committed descriptions of the SQL statements (.sqlx); only `check` and `sqlx` ask a database.
 export SQLX_OFFLINE = true
 
-.PHONY: demo test check format sqlx openapi openapi-lint bench deny test-real-data test-defences build
+.PHONY: demo test crash-test check format sqlx openapi openapi-lint bench deny test-real-data test-defences build
 
 demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, ARGS="--catalog FILE" for your own catalog.
 	scripts/install-postgres
@@ -16,6 +16,10 @@ demo: ## Builds Stoa and tells its story, then stays up: ARGS="--once" to exit, 
 test: ## Runs every test, on a PostgreSQL of its own, with node, Python and Chromium as clients.
 	scripts/install-test-clients
 	scripts/with-postgres $(CARGO) test --workspace --quiet
+
+crash-test: ## Delivers 100,000 events while workers and PostgreSQL are killed twenty times; `test` has a tenth of it.
+	scripts/install-postgres
+	$(CARGO) test -p gateway --quiet --test end_to_end -- --ignored --nocapture crash_delivery
 
 check: ## Format, lints, and the freshness of everything that is generated.
 	$(CARGO) fmt --all --check

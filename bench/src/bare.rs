@@ -187,7 +187,7 @@ async fn receive(State(received): State<Shared>, headers: HeaderMap, body: Bytes
 }
 
 async fn hang() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A byte a second, without end.

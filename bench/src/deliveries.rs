@@ -131,13 +131,14 @@ pub(crate) async fn run(options: &Options, backlog: Backlog) -> Figure {
             message.replace(last);
             sample
         },
-        async || post(&message.borrow().clone(), &url, events).await,
+        async || post(&message, &url, events).await,
     )
     .await
 }
 
 /// The ceiling: a loop for each of the messages that are in flight at once.
-async fn post(message: &Counted, url: &str, events: u64) -> Sample {
+async fn post(message: &RefCell<Counted>, url: &str, events: u64) -> Sample {
+    let message = message.borrow().clone();
     let headers: HeaderMap = message
         .headers
         .iter()

@@ -16,7 +16,7 @@ use crate::{
     queue::{Lane, wait_for},
     statements,
     world::World,
-    writes::{Writes, times},
+    writes::{Answered, Writes, times},
 };
 
 const SETUP: &str = include_str!("../sql/orders_setup.sql");
@@ -107,8 +107,8 @@ pub(crate) async fn run(options: &Options) -> Figure {
     )
     .await;
 
-    let mut figure = figure;
     let half = figure.value() / 2.0;
+    let mut figure = figure;
     for (name, rate) in [("200/s", QUIET_PER_SECOND), ("half of the rate", half)] {
         world.client.refresh().await;
         writes.authorize(&world.client);
@@ -116,21 +116,32 @@ pub(crate) async fn run(options: &Options) -> Figure {
             .send(options.connections, 3 * duration, Some(rate), next.get())
             .await;
         next.set(next.get() + answered.len() as u64);
-        wait_for("the arrivals", async || {
-            (arrivals.count() >= answered.len()).then_some(())
-        })
-        .await;
-        let mut times = times(&answered, &arrivals.take());
-        times.sort_unstable();
-        for percent in [50, 99] {
-            let value = percentile_ms(&times, percent).unwrap();
-            figure = figure.with(
-                format!("answer to arrival at {name}, p{percent}"),
-                value,
-                "ms",
-            );
-        }
+        figure = with_times(figure, name, &arrivals, &answered).await;
         lane.drained().await;
+    }
+    figure
+}
+
+/// The figure with the times from these answers to the arrivals.
+async fn with_times(
+    mut figure: Figure,
+    name: &str,
+    arrivals: &Arrivals,
+    answered: &[Answered],
+) -> Figure {
+    wait_for("the arrivals", async || {
+        (arrivals.count() >= answered.len()).then_some(())
+    })
+    .await;
+    let mut times = times(answered, &arrivals.take());
+    times.sort_unstable();
+    for percent in [50, 99] {
+        let value = percentile_ms(&times, percent).unwrap();
+        figure = figure.with(
+            format!("answer to arrival at {name}, p{percent}"),
+            value,
+            "ms",
+        );
     }
     figure
 }

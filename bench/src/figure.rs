@@ -165,24 +165,27 @@ impl Figure {
         self
     }
 
-    /// All of them in one table.
+    /// All of them in one table, in the form that docs/performance.md has.
     pub(crate) fn print_table(figures: &[Self]) {
         println!(
-            "{:<12}{:>34}{:>34}{:>8}{:>12}{:>12}",
-            "", "ours", "ceiling", "ratio", "server", "database"
+            "| | ours | ceiling | ratio | CPU seconds per 1,000: server | database | what the ceiling is |"
         );
+        println!("|---|---:|---:|---:|---:|---:|---|");
         for figure in figures {
             println!(
-                "{:<12}{:>34}{:>34}{:>8.3}{:>12.3}{:>12.3}",
+                "| `{}` | {} | {} | **{:.2}** | {:.3} | {:.3} | {}; {:.3} of the server, {:.3} of the database |",
                 figure.name,
                 spread(figure.value, figure.value_min, figure.value_max),
                 spread(figure.ceiling, figure.ceiling_min, figure.ceiling_max),
                 figure.ratio,
                 figure.cpu_s_per_1000_server,
                 figure.cpu_s_per_1000_database,
+                figure.ceiling_name,
+                figure.cpu_s_per_1000_server_of_ceiling,
+                figure.cpu_s_per_1000_database_of_ceiling,
             );
         }
-        println!("Per second: median (least to most). Server and database: CPU seconds per 1,000.");
+        println!("Median (least to most), in what each benchmark counts; see docs/performance.md.");
     }
 }
 

@@ -44,8 +44,8 @@ const DURATION: Duration = Duration::from_secs(30);
 /// How long the others are let go before the healthy one begins.
 const AHEAD: Duration = Duration::from_secs(3);
 
-/// What was delivered of what was offered.
-struct Offered {
+/// What came of an offer.
+struct Fared {
     /// What was delivered within the time.
     delivered: Sample,
     /// What was offered.
@@ -112,15 +112,15 @@ pub(crate) async fn run(options: &Options) -> Figure {
         (receiver.counted().await.messages - flooded_before) as f64 / since.elapsed().as_secs_f64();
     let memory = Memory::of(stoa);
 
-    let p = |offered: &Offered, percent| percentile_ms(&offered.times, percent).unwrap();
+    let p = |fared: &Fared, percent| percentile_ms(&fared.times, percent).unwrap();
     let (rate_offered, operations) = (offered, beside.offered.operations);
     let share = beside.delivered.operations as f64 / operations as f64;
     Figure::of(
         "hostile",
         "events/s",
         "what the healthy merchant is offered: a fifth of its rate alone",
-        &[beside.delivered.clone()],
-        &[beside.offered.clone()],
+        std::slice::from_ref(&beside.delivered),
+        std::slice::from_ref(&beside.offered),
     )
     .with("rate alone", rate, "events/s")
     .with("offered", rate_offered, "events/s")
@@ -167,7 +167,7 @@ async fn offer(
     arrivals: &Arrivals,
     per_second: f64,
     next: &mut u64,
-) -> Offered {
+) -> Fared {
     let until = Instant::now() + DURATION;
     let answered = writes
         .send(options.connections, DURATION, Some(per_second), *next)
@@ -192,7 +192,7 @@ async fn offer(
     )]
     let offered = (per_second * DURATION.as_secs_f64()) as u64;
     let in_time = arrived.iter().filter(|(at, _)| *at <= until).count();
-    Offered {
+    Fared {
         delivered: sample(in_time as u64),
         offered: sample(offered),
         times,

@@ -29,6 +29,7 @@ mod cpu;
 mod deliveries;
 mod end_to_end;
 mod figure;
+mod growth;
 mod hostile;
 mod import;
 mod load;
@@ -70,7 +71,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, hostile, tokens, `token_rows`, refresh, verify, `verify_new`.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, hostile, growth, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -98,6 +99,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     flood: u64,
 
+    /// Old attempts that a database grows to; a tenth as many dead letters, a thousandth as many endpoints. Ten million take 5 GB while it is measured.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(100_000..=100_000_000))]
+    grown: u64,
+
     /// Shows what PostgreSQL was asked in each round of deliveries, which costs a little.
     #[arg(long)]
     statements: bool,
@@ -107,7 +112,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "reads",
     "orders",
     "hot_sku",
@@ -116,6 +121,7 @@ const NAMES: [&str; 13] = [
     "deliveries_relayed",
     "end_to_end",
     "hostile",
+    "growth",
     "tokens",
     "token_rows",
     "refresh",
@@ -152,6 +158,7 @@ async fn main() {
             "deliveries_relayed" => deliveries::run(&options, deliveries::Backlog::Unrelayed).await,
             "end_to_end" => end_to_end::run(&options).await,
             "hostile" => hostile::run(&options).await,
+            "growth" => growth::run(&options).await,
             "tokens" => tokens::run(&options, tokens::Against::Signing).await,
             "token_rows" => tokens::run(&options, tokens::Against::Rows).await,
             "refresh" => refresh::run(&options).await,

@@ -56,6 +56,11 @@ impl<'c> Lane<'c> {
         Self { ceiling, endpoint }
     }
 
+    /// The endpoint, as the tables have it.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Takes it, so that no worker does.
     pub(crate) fn hold(&self) {
         self.ceiling.psql(&format!(

@@ -1,4 +1,4 @@
-//! What PostgreSQL was asked, by its own count: pg_stat_statements.
+//! What PostgreSQL was asked, by its own count: `pg_stat_statements`.
 //!
 //! The extension must be loaded when PostgreSQL starts, so a server that is to be looked at like this is started twice.
 
@@ -41,10 +41,19 @@ pub(crate) fn forget(ceiling: &Ceiling<'_>) {
 
 /// The counts since then. Statements of psql, which is `postgres`, do not count.
 pub(crate) fn totals(ceiling: &Ceiling<'_>) -> Totals {
-    let row = ceiling.psql(
+    totals_where(ceiling, "userid <> 'postgres'::regrole")
+}
+
+/// Those of relay and worker alone, without what begins their transactions.
+pub(crate) fn totals_of_worker(ceiling: &Ceiling<'_>) -> Totals {
+    totals_where(ceiling, "userid = 'stoa_worker'::regrole")
+}
+
+fn totals_where(ceiling: &Ceiling<'_>, condition: &str) -> Totals {
+    let row = ceiling.psql(&format!(
         "select sum(calls), sum(shared_blks_hit + shared_blks_read), sum(total_exec_time), sum(wal_bytes)
-        from pg_stat_statements where userid <> 'postgres'::regrole",
-    );
+        from pg_stat_statements where {condition}"
+    ));
     let mut numbers = row
         .trim()
         .split('|')

@@ -27,6 +27,7 @@ mod login;
 mod migrate;
 mod serve;
 mod server;
+mod trigger;
 
 /// Stoa: the integration gateway of a commerce platform.
 #[derive(Debug, Parser)]
@@ -72,6 +73,8 @@ enum Command {
     Import(import::Import),
     /// Posts a merchant's events to an address of this machine as they happen.
     Listen(listen::Listen),
+    /// Sends a test event to the app's endpoints.
+    Trigger(trigger::Trigger),
     /// Shows a merchant's events.
     #[command(subcommand)]
     Events(events::Events),
@@ -144,6 +147,7 @@ async fn run(command: Command) -> CommandResult {
         Command::Whoami(whoami) => whoami.run().await,
         Command::Import(import) => import.run().await,
         Command::Listen(listen) => listen.run().await,
+        Command::Trigger(trigger) => trigger.run().await,
         Command::Events(command) => command.run().await,
         Command::DeadLetters(command) => command.run().await,
         Command::Demo(demo) => demo.run().await,

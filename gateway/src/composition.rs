@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod server;
+mod subscription;
 
 pub use server::{Server, StartError};
 

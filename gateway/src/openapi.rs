@@ -20,7 +20,7 @@ mod examples;
 mod pages;
 mod webhooks;
 
-pub(crate) use webhooks::is_event_type;
+pub(crate) use webhooks::{example_event, is_event_type};
 
 /// What is no operation's own.
 #[derive(Debug, OpenApi)]

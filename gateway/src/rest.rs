@@ -34,6 +34,7 @@ mod orders;
 mod parameters;
 mod products;
 mod service;
+mod test_events;
 mod webhook_deliveries;
 mod webhook_endpoints;
 mod webhook_keys;
@@ -112,6 +113,7 @@ fn versioned() -> OpenApiRouter<Services> {
         .merge(webhook_keys::routes())
         .merge(app_webhook_endpoints::routes())
         .merge(leases::routes())
+        .merge(test_events::routes())
         .merge(events::routes())
         .merge(event_streams::routes())
         .merge(audit_entries::routes())

@@ -50,6 +50,12 @@ impl Gathered {
         Some(error)
     }
 
+    /// Begins anew: the next answer of a stream is another one.
+    pub(crate) fn restart(&self) {
+        self.values.store(0, Ordering::Relaxed);
+        self.text_bytes.store(0, Ordering::Relaxed);
+    }
+
     /// Whether there may be so much more; says where not.
     fn add(&self, values: u64, text_bytes: u64, path: &QueryPathNode<'_>) -> bool {
         let values = added(&self.values, values);

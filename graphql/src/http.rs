@@ -2,15 +2,24 @@
 //!
 //! POST with a JSON body, or an array of them; GET for queries alone. Answers are `application/graphql-response+json`, where a request that is not
 //! executed has a status of 4xx, unless the client asks for `application/json`, where it has 200. What is no GraphQL request at all is 4xx in both.
+//!
+//! Subscriptions are GraphQL over server-sent events in its distinct connections mode: the same request with `Accept: text/event-stream`, answered by a message
+//! `next` for each answer and `complete` at the end.
+
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Query, Request as HttpRequest, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
     routing::any,
 };
+use futures_util::stream::{BoxStream, StreamExt};
 use kernel::{
     actor::Actor,
     problem::{self, Problem},
@@ -20,8 +29,9 @@ use serde_json::Value;
 
 use crate::{
     fault::{finish, request_error},
-    limits::BODY_BYTES_MAX,
+    limits::{BODY_BYTES_MAX, HEARTBEAT_EVERY},
     schema::{Allowed, Answer, Request, Schema},
+    subscription::{Events, Source},
 };
 
 /// The media type of GraphQL answers.
@@ -42,17 +52,77 @@ async fn handle(State(schema): State<Schema>, request: HttpRequest) -> Response 
             None,
         );
     };
-    match read(request).await {
+    let source = wants_stream(request.headers()).then(|| Source {
+        events: request.extensions().get::<Arc<dyn Events>>().cloned(),
+        extensions: request.extensions().clone(),
+    });
+    match (read(request).await, source) {
+        (
+            Ok(Asked {
+                mut requests,
+                batch: false,
+                allowed,
+            }),
+            Some(source),
+        ) if requests.len() == 1 => {
+            match schema.stream(&actor, requests.remove(0), allowed, source) {
+                Ok(answers) => stream(answers),
+                Err(answer) => form.response(vec![*answer], false),
+            }
+        }
+        (Ok(_), Some(_)) => form.refusal(malformed("A stream is of one operation."), Some(&actor)),
+        (read, None) => respond(&schema, form, &actor, read).await,
+        (Err(problem), Some(_)) => form.refusal(problem, Some(&actor)),
+    }
+}
+
+async fn respond(
+    schema: &Schema,
+    form: Form,
+    actor: &Actor,
+    read: Result<Asked, Problem>,
+) -> Response {
+    match read {
         Ok(Asked {
             requests,
             batch,
             allowed,
         }) => {
-            let answers = schema.execute_all(&actor, requests, allowed).await;
+            let answers = schema.execute_all(actor, requests, allowed).await;
             form.response(answers, batch)
         }
-        Err(problem) => form.refusal(problem, Some(&actor)),
+        Err(problem) => form.refusal(problem, Some(actor)),
     }
+}
+
+/// Whether the client wants a stream of answers.
+fn wants_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|essence| essence.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// Answers as server-sent events, one connection an operation ("distinct connections mode" of GraphQL over SSE).
+fn stream(answers: BoxStream<'static, Answer>) -> Response {
+    let next = answers.map(|answer| {
+        Event::default()
+            .event("next")
+            .json_data(&answer)
+            .unwrap_or_else(|_| Event::default().event("next").data("{}"))
+    });
+    let complete =
+        futures_util::stream::once(async { Event::default().event("complete").data("") });
+    let messages = next.chain(complete).map(Ok::<_, Infallible>);
+    let alive = KeepAlive::new().interval(HEARTBEAT_EVERY);
+    let mut response = Sse::new(messages).keep_alive(alive).into_response();
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// What an HTTP request asks for.

@@ -20,6 +20,7 @@ mod reader;
 mod root_field;
 mod schema;
 mod shape;
+mod subscription;
 
 pub use fault::PROBLEM_TYPES;
 pub use http::{GRAPHQL_RESPONSE_JSON, router};
@@ -29,3 +30,4 @@ pub use limits::{
 };
 pub use root_field::{ROOT_FIELDS, RootField, RootKind};
 pub use schema::{Answer, Request, Schema, Services, schema, sdl};
+pub use subscription::{EventMessage, Events, EventsWanted, Following};

@@ -64,3 +64,6 @@ pub const VALUES_MAX: u64 = 250_000;
 
 /// Bytes of text, names included, in the answers of one HTTP request: a full page of the longest descriptions twice over.
 pub const TEXT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// How often a quiet stream of answers shows that it lives; proxies in between close what is silent for longer than half a minute.
+pub(crate) const HEARTBEAT_EVERY: std::time::Duration = std::time::Duration::from_secs(15);

@@ -58,6 +58,7 @@ const TYPE_NAME_BYTES: u64 = 24;
 /// The names under which the root types go.
 const QUERY: &str = "Query";
 const MUTATION: &str = "Mutation";
+const SUBSCRIPTION: &str = "Subscription";
 
 /// Measures the operation of `document` that would be executed, and refuses what can't be executed at all: no such operation, cycles of fragments,
 /// and more depth, nesting or fields than any operation may have.
@@ -190,7 +191,9 @@ impl<'d> Measuring<'d> {
     fn operation(&mut self) -> Result<Extent, Refused> {
         let (name, field_cost) = match self.operation.ty {
             OperationType::Mutation => (MUTATION, MUTATION_COST),
-            OperationType::Query | OperationType::Subscription => (QUERY, 0),
+            OperationType::Query => (QUERY, 0),
+            // For each event.
+            OperationType::Subscription => (SUBSCRIPTION, 0),
         };
         let parent = Parent::Type(self.shape.fields(name));
         let mut extent = self.selection_set(

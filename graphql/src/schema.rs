@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use async_graphql::{
-    EmptySubscription, Response, ServerError, Value, Variables, parser::types::ExecutableDocument,
-};
+use async_graphql::{Response, ServerError, Value, Variables, parser::types::ExecutableDocument};
+use futures_util::stream::{BoxStream, StreamExt};
 use kernel::{
     actor::Actor,
     db::Database,
@@ -25,9 +24,10 @@ use crate::{
     query::Query,
     reader::Reader,
     shape::Shape,
+    subscription::{Source, Subscription},
 };
 
-type Engine = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+type Engine = async_graphql::Schema<Query, Mutation, Subscription>;
 
 /// What the schema's fields use.
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ pub(crate) enum Allowed {
     QueriesAndMutations,
 }
 
-fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, EmptySubscription> {
-    async_graphql::Schema::build(Query, Mutation, EmptySubscription)
+fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, Subscription> {
+    async_graphql::Schema::build(Query, Mutation, Subscription)
         .extension(AnswerSize)
         .limit_directives(DIRECTIVES_MAX)
         // Measuring has refused what is deeper; the engine's own limit must not be the tighter one.
@@ -235,6 +235,18 @@ impl Schema {
         gathering: Gathering,
     ) -> Response {
         let gathering = Arc::new(gathering);
+        let prepared = self.engine_request(actor, request, document, variables, &gathering);
+        gathering.finish(self.engine.execute(prepared).await)
+    }
+
+    fn engine_request(
+        &self,
+        actor: &Arc<Actor>,
+        request: Request,
+        document: ExecutableDocument,
+        variables: Variables,
+        gathering: &Arc<Gathering>,
+    ) -> async_graphql::Request {
         let Services {
             database, keyring, ..
         } = self.services.clone();
@@ -243,10 +255,43 @@ impl Schema {
             .variables(variables)
             .data(loader::loaders(reader.clone()))
             .data(reader)
-            .data(Arc::clone(&gathering));
+            .data(Arc::clone(gathering));
         prepared.operation_name = request.operation_name;
         prepared.set_parsed_query(document);
-        gathering.finish(self.engine.execute(prepared).await)
+        prepared
+    }
+
+    /// Executes a request whose answers are a stream: one for each event of a subscription, and the only one of anything else. Its cost is that of each answer. What
+    /// is not executed at all is an answer by itself.
+    pub(crate) fn stream(
+        &self,
+        actor: &Actor,
+        request: Request,
+        allowed: Allowed,
+        source: Source,
+    ) -> Result<BoxStream<'static, Answer>, Box<Answer>> {
+        let Prepared { request, outcome } = self.prepare(request, allowed);
+        let (document, variables, measured) =
+            outcome.map_err(|error| Box::new(refused(error, None, actor)))?;
+        let Measured {
+            cost, type_names, ..
+        } = measured;
+        if cost > COST_MAX {
+            let answer = refused(too_costly(cost), Some(cost), actor);
+            return Err(Box::new(answer));
+        }
+        let actor = Arc::new(actor.clone());
+        let gathered = Arc::new(Gathered::default());
+        let gathering = Arc::new(Gathering::new(Arc::clone(&gathered), type_names));
+        let prepared = self
+            .engine_request(&actor, request, document, variables, &gathering)
+            .data(source);
+        let answers = self.engine.execute_stream(prepared).map(move |response| {
+            let response = gathering.finish(response);
+            gathered.restart();
+            executed(response, cost, &actor)
+        });
+        Ok(answers.boxed())
     }
 }
 

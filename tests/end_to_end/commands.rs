@@ -231,3 +231,44 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     .unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("not_found"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_of_event_can_be_tried_out_and_says_that_it_is_a_test() {
+    let stoa = Stoa::shared(STOA).await;
+    let client = stoa.client().await;
+    let none = command(&client, &["trigger", "order.placed"])
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no enabled webhook endpoint"));
+    let receiver = Receiver::start().await;
+    let (endpoint, secret) = client
+        .endpoint(Some(receiver.url()), &["product.created"])
+        .await;
+    let sent = said(&client, &["trigger", "order.placed", "--json"]);
+    let sent: Value = serde_json::from_str(&sent[0]).unwrap();
+    assert_eq!(sent["endpointId"], *endpoint);
+    let delivery = wait_for("the test event", async || receiver.deliveries().pop()).await;
+    assert!(delivery.is_signed_by(&secret));
+    assert_eq!(sent["eventId"], delivery.id());
+    let event = &delivery.json;
+    assert_eq!(
+        (&event["type"], &event["test"]),
+        (&json!("order.placed"), &json!(true))
+    );
+    assert_eq!(event["resource"]["type"], "order");
+    assert!(event["data"]["lines"].is_array(), "{event}");
+    let feed = client.feed().await;
+    assert!(
+        feed.iter().all(|event| event["type"] != "order.placed"),
+        "{feed:?}"
+    );
+    // Whatever the document describes with data can be tried out.
+    let document = crate::matrix::document::read(&stoa.base_url()).await;
+    for (kind, _) in document["webhooks"].as_object().unwrap() {
+        let path = format!("/v1/webhook-endpoints/{endpoint}/test-events");
+        let answer = client.post(&path, &json!({"type": kind})).await;
+        let expected = if kind == "event.withheld" { 422 } else { 200 };
+        assert_eq!(answer.status, expected, "{kind}: {}", answer.text);
+    }
+}

@@ -12,6 +12,7 @@
 mod administration;
 mod architecture;
 mod commands;
+mod crash_delivery;
 mod crashes;
 mod demo;
 mod documentation;

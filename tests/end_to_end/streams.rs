@@ -88,11 +88,11 @@ async fn the_feed_is_followed_by_cursor_also_from_another_process() {
             break message;
         }
     };
+    let second = stream.event().await;
     let page = client
         .get(&format!("/v1/events?cursor={}", first.id))
         .await
         .expect(200);
-    let second = stream.event().await;
     assert_eq!(page["data"][0]["id"], second["id"]);
     // A cursor of a page is a place of the stream, too.
     let cursor = page["nextCursor"].as_str().unwrap().to_owned();
@@ -214,4 +214,48 @@ async fn events_are_leased_and_come_again_unless_they_are_acknowledged() {
         (again.status.as_u16(), again.slug()),
         (409, "lease_expired")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_tells_the_same_as_the_stream_and_ends_with_the_grant() {
+    let stoa = Stoa::shared(STOA).await;
+    let merchant = stoa.merchant();
+    let scopes = "webhooks:write catalog:write events:read";
+    let client = stoa.client_of(&merchant, scopes, &[]).await;
+    let path = consumer(&client).await;
+    let endpoint = path.rsplit('/').next().unwrap();
+    let subscribe = async |after: Option<&str>| {
+        let query = "subscription($endpoint: ID!, $after: String) {
+            events(endpointId: $endpoint, after: $after) { place type event } }";
+        client
+            .subscribe(query, json!({"endpoint": endpoint, "after": after}))
+            .await
+    };
+    let mut all = subscribe(Some("0")).await;
+    make(&client, "one", 2).await;
+    let mut stream = client
+        .follow(&format!("{path}/events/stream?after=0"), None)
+        .await;
+    for sequence in 1..=2 {
+        let message = all.next().await.unwrap();
+        assert_eq!(message.kind, "next");
+        let told = &message.data["data"]["events"];
+        assert_eq!(told["event"], stream.event().await, "{}", message.data);
+        assert_eq!(told["place"], sequence.to_string());
+        assert_eq!(told["type"], "product.created");
+    }
+    let mut rest = subscribe(Some("1")).await;
+    let told = rest.next().await.unwrap();
+    assert_eq!(told.data["data"]["events"]["event"]["sequence"], 2);
+    let mut wrong = subscribe(Some("moon")).await;
+    let told = wrong.next().await.unwrap();
+    let code = &told.data["errors"][0]["extensions"]["code"];
+    assert_eq!(code, "invalid_fields", "{}", told.data);
+    stoa.revoke(&client);
+    let ended = Instant::now();
+    let told = all.next().await.unwrap();
+    let code = &told.data["errors"][0]["extensions"]["code"];
+    assert_eq!(code, "invalid_token", "{}", told.data);
+    assert!(ended.elapsed() < FELT_WITHIN, "{:?}", ended.elapsed());
+    assert_eq!(all.next().await, None);
 }

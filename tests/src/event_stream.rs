@@ -59,6 +59,27 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Opens a subscription of GraphQL.
+    pub async fn subscribe(&self, query: &str, variables: Value) -> EventStream {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = http
+            .post(format!("{}/graphql", self.credentials.base_url))
+            .bearer_auth(self.token())
+            .header("accept", "text/event-stream")
+            .json(&serde_json::json!({"query": query, "variables": variables}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        EventStream {
+            response,
+            buffer: Vec::new(),
+            last_id: None,
+        }
+    }
+}
+
 impl EventStream {
     /// The next message with data; `None` when the stream has ended or broke off.
     pub async fn next(&mut self) -> Option<Message> {

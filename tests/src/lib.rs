@@ -20,6 +20,7 @@ mod person;
 mod receiver;
 mod script;
 mod stoa;
+mod tally;
 
 pub use browser::{Browser, Cookie, Page};
 pub use client::{Answer, Client, Credentials, new_key};
@@ -29,6 +30,7 @@ pub use person::{Consenter, Person, question};
 pub use receiver::{Delivery, Receiver};
 pub use script::TestClients;
 pub use stoa::{ALL_SCOPES, Stoa, StoaOptions, order_of};
+pub use tally::{Arrival, Tally};
 
 use std::time::Duration;
 

@@ -125,6 +125,13 @@ impl Stoa {
         self.child = spawn(&self.binary, &self.options, &self.data_dir, self.port);
     }
 
+    /// Starts it again if it has ended, as whoever supervises it would.
+    pub fn revive(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            self.spawn_again();
+        }
+    }
+
     /// Waits until it can serve; fails if it ends first.
     pub async fn wait_until_ready(&mut self) {
         let client = reqwest::Client::builder()

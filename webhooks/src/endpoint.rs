@@ -35,6 +35,7 @@ pub(crate) mod input;
 pub mod key;
 pub mod settings;
 pub(crate) mod store;
+pub mod test_event;
 
 pub use change::{
     Create, Delete, DeleteInput, Deleted, Ping, Update, UpdateInput, announce_failing,

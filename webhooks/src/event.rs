@@ -26,6 +26,21 @@ pub const WITHHELD: &str = "event.withheld";
 /// The type of a test event, which goes to the endpoint that it names and to no other.
 pub const PING: &str = "ping";
 
+/// The type of a test event in the history. Whoever is sent it sees the type that was asked for; see [`TestData`].
+pub const TEST: &str = "test";
+
+/// What a test event is to look like: kept as its `data`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TestData {
+    /// The type that it shows.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it seems to have happened to.
+    pub resource: Resource,
+    /// The resource's data.
+    pub data: Value,
+}
+
 /// The `resource.type` of events about endpoints themselves, which go to endpoints of the same app and of the merchant.
 pub const ENDPOINT_RESOURCE: &str = "webhook_endpoint";
 
@@ -109,6 +124,10 @@ pub struct Envelope {
     /// The number in the endpoint's stream: 1, 2, 3 … without gaps. Absent in the merchant's feed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
+    /// True for a test event, which looks like a real one and tells of nothing that happened; absent for all others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false, example = false)]
+    pub test: bool,
     /// The merchant at which it happened.
     pub merchant_id: MerchantId,
     /// When it happened.
@@ -207,6 +226,9 @@ pub(crate) fn envelope(
     personal: Option<&Value>,
 ) -> Result<Envelope, serde_json::Error> {
     let seen = receiver.may_see(&event.scope, &event.locations);
+    if seen && event.kind == TEST {
+        return test_envelope(event, merchant, sequence);
+    }
     let data = match personal.filter(|_| receiver.wants_personal(event)) {
         Some(personal) => with_personal(&event.data, personal)?,
         None => event.data.clone(),
@@ -219,12 +241,38 @@ pub(crate) fn envelope(
             WITHHELD.to_owned()
         },
         sequence,
+        test: false,
         merchant_id: merchant,
         occurred_at: event.occurred_at,
         api_version: API_VERSION.to_owned(),
         resource: seen.then(|| event.resource.clone()),
         data: seen.then_some(data),
         request_id: event.request.filter(|_| seen),
+    })
+}
+
+/// A test event as what it is to look like.
+fn test_envelope(
+    event: &Event,
+    merchant: MerchantId,
+    sequence: Option<i64>,
+) -> Result<Envelope, serde_json::Error> {
+    let TestData {
+        kind,
+        resource,
+        data,
+    } = serde_json::from_str(event.data.get())?;
+    Ok(Envelope {
+        id: event.id,
+        kind,
+        sequence,
+        test: true,
+        merchant_id: merchant,
+        occurred_at: event.occurred_at,
+        api_version: API_VERSION.to_owned(),
+        resource: Some(resource),
+        data: Some(serde_json::value::to_raw_value(&data)?),
+        request_id: event.request,
     })
 }
 

@@ -14,15 +14,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use kernel::{
-    clock::Clock,
-    db::{Database, Error},
+    clock::{Clock, Timestamp},
+    db::{Database, Error, Transaction},
     event::{Announcer, RELAY_CHANNEL},
     id::{EventId, MerchantId},
+    keyring::Keyring,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{endpoint::EndpointId, hub::Hub, sink::Follower};
+use crate::{app_endpoint, endpoint::EndpointId, hub::Hub, sink::Follower};
 
 mod filters;
 mod plan;
@@ -87,6 +88,7 @@ pub struct Moved {
 pub struct Relay {
     database: Database,
     clock: Clock,
+    keyring: Arc<Keyring>,
     announcer: Announcer,
     wake: Wake,
     lanes_raised: Arc<Notify>,
@@ -97,10 +99,17 @@ pub struct Relay {
 
 impl Relay {
     /// A relay over the worker role's `database`, which hears of merchants by `announcer` and wakes this process's worker by `wake`.
-    pub fn new(database: Database, clock: Clock, announcer: Announcer, wake: Wake) -> Self {
+    pub fn new(
+        database: Database,
+        clock: Clock,
+        keyring: Arc<Keyring>,
+        announcer: Announcer,
+        wake: Wake,
+    ) -> Self {
         Self {
             database,
             clock,
+            keyring,
             announcer,
             wake,
             lanes_raised: Arc::default(),
@@ -213,6 +222,7 @@ impl Relay {
         let now = self.clock.now();
         let mut tx = self.database.begin().await?;
         let last_number = store::lock_feed(&mut tx, merchant).await?;
+        self.materialise(&mut tx, merchant, now).await?;
         let limit = i64::try_from(BATCH_EVENTS_MAX).unwrap_or(i64::MAX);
         let mut batch = store::batch(&mut tx, merchant, limit).await?;
         if batch.is_empty() {
@@ -262,6 +272,18 @@ impl Relay {
                     .into_iter()
                     .collect();
             interest.retain(|interest| cursors.contains_key(&interest.endpoint));
+            // Who was enabled since the audience was read is caught up with what came before: what comes from here on is queued.
+            let unqueued: Vec<EndpointId> = interest
+                .iter()
+                .filter(|interest| !interest.is_queued)
+                .map(|interest| interest.endpoint)
+                .collect();
+            if !unqueued.is_empty() {
+                let enabled = store::queued_now(&mut tx, merchant, &unqueued).await?;
+                for interest in &mut interest {
+                    interest.is_queued |= enabled.contains(&interest.endpoint);
+                }
+            }
             let entries = plan::number(&interest, &cursors);
             let deliveries: Vec<plan::Entry> = entries
                 .iter()
@@ -287,6 +309,23 @@ impl Relay {
             "relayed"
         );
         Ok(moved)
+    }
+
+    /// Has the merchant's parts of apps' endpoints follow those. One that can't be read keeps no event waiting.
+    async fn materialise(
+        &self,
+        tx: &mut Transaction,
+        merchant: MerchantId,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        match app_endpoint::materialise(&mut *tx, &self.keyring, merchant, now).await {
+            Ok(_) => Ok(()),
+            Err(crate::Error::Database(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(error = %error, merchant.id = %merchant, "an app's endpoint can't be made for a merchant");
+                Ok(())
+            }
+        }
     }
 
     /// Announcements of this process.

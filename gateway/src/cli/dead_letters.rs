@@ -159,7 +159,7 @@ impl Replay {
                 Ok(replayed) if self.json => say(serde_json::to_string(&replayed)?),
                 Ok(replayed) => say(format_args!(
                     "{id} queued again as #{} of {}",
-                    replayed["sequence"],
+                    replayed.get("sequence").unwrap_or(&Value::Null),
                     text(&replayed, "endpointId")
                 )),
                 // The others have nothing to do with it.
@@ -229,14 +229,14 @@ fn dead_letters_path(endpoint: &str) -> String {
 }
 
 /// A list, page by page.
-struct Pages {
+pub(super) struct Pages {
     path: String,
     cursor: Option<String>,
     is_done: bool,
 }
 
 impl Pages {
-    fn of(path: String) -> Self {
+    pub(super) fn of(path: String) -> Self {
         Self {
             path,
             cursor: None,
@@ -244,7 +244,7 @@ impl Pages {
         }
     }
 
-    async fn next(&mut self, client: &Client) -> Result<Option<Vec<Value>>, Failure> {
+    pub(super) async fn next(&mut self, client: &Client) -> Result<Option<Vec<Value>>, Failure> {
         if self.is_done {
             return Ok(None);
         }
@@ -279,6 +279,7 @@ fn line(letter: &Value) -> String {
     )
 }
 
-fn text<'v>(value: &'v Value, member: &str) -> &'v str {
+/// A member that is a text.
+pub(super) fn text<'v>(value: &'v Value, member: &str) -> &'v str {
     value[member].as_str().unwrap_or_default()
 }

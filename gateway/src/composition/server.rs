@@ -37,7 +37,7 @@ use webhooks::{
     worker::{self, Worker},
 };
 
-use super::Foundation;
+use super::{Foundation, subscription::Subscribed};
 use crate::{
     config::Serve,
     edge::{
@@ -340,30 +340,24 @@ async fn api(
         announcer.clone(),
     );
     let placing = Groups::new(idempotency.clone());
+    let streams = Streams {
+        database: database.clone(),
+        keyring: Arc::clone(&keyring),
+        clock: clock.clone(),
+        hub: hub.clone(),
+        seats: Seats::default(),
+    };
+    let followed: Arc<dyn graphql::Events> = Arc::new(Subscribed(streams.clone()));
     let graphql = graphql::router(graphql::schema(graphql::Services {
         placing: placing.clone(),
         database: database.clone(),
         keyring: Arc::clone(&keyring),
         idempotency: idempotency.clone(),
-    }));
-    let seats = Seats::default();
+    }))
+    .layer(axum::Extension(followed));
     let services = Services {
-        leasing: Leasing {
-            database: database.clone(),
-            idempotency: idempotency.clone(),
-            keyring: Arc::clone(&keyring),
-            clock: clock.clone(),
-            hub: hub.clone(),
-            seats: seats.clone(),
-            attempts_max: schedule(serve).attempts_max(),
-        },
-        streams: Streams {
-            database: database.clone(),
-            keyring: Arc::clone(&keyring),
-            clock: clock.clone(),
-            hub: hub.clone(),
-            seats,
-        },
+        leasing: leasing(serve, &streams, &idempotency),
+        streams,
         placing,
         database: database.clone(),
         grants,
@@ -407,6 +401,19 @@ async fn api(
             console::problems_as_pages,
         ))
         .layer(middleware::from_fn_with_state(observing, observe)))
+}
+
+/// What hands events out, beside what follows streams.
+fn leasing(serve: &Serve, streams: &Streams, idempotency: &Idempotency) -> Leasing {
+    Leasing {
+        database: streams.database.clone(),
+        idempotency: idempotency.clone(),
+        keyring: Arc::clone(&streams.keyring),
+        clock: streams.clock.clone(),
+        hub: streams.hub.clone(),
+        seats: streams.seats.clone(),
+        attempts_max: schedule(serve).attempts_max(),
+    }
 }
 
 /// The pages.
@@ -506,6 +513,7 @@ fn work(
     let relay = Relay::new(
         database.clone(),
         clock.clone(),
+        Arc::clone(foundation.keyring()),
         announcer.clone(),
         wake.clone(),
     )

@@ -1,5 +1,7 @@
 //! The `webhooks` section: what endpoints are sent.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 /// Event types that this version sends: the type, the schema of its `data`, and what happened. A test compares them with the types that the code
@@ -117,6 +119,19 @@ pub(crate) fn is_event_type(pattern: &str) -> bool {
             Some(beginning) => known.starts_with(beginning),
             None => *known == pattern,
         })
+}
+
+/// What an event of a type looks like, as the document's example has it; `None` for a type that has no data.
+pub(crate) fn example_event(kind: &str) -> Option<webhooks::event::TestData> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(super::document);
+    let event = DOCUMENT["webhooks"].get(kind)?;
+    let example = event.pointer("/post/requestBody/content/application~1json/example")?;
+    let member = |name: &str| example.get(name).cloned();
+    Some(webhooks::event::TestData {
+        kind: kind.to_owned(),
+        resource: serde_json::from_value(member("resource")?).ok()?,
+        data: member("data")?,
+    })
 }
 
 /// Adds the section.

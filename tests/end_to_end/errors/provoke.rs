@@ -279,6 +279,7 @@ impl Provocation {
     }
 
     /// The refusals of the domain's own functions.
+    #[allow(clippy::too_many_lines, reason = "a list of them, one after another")]
     async fn refused(&self, operation: &Operation, slug: &str) -> Vec<Answer> {
         let world = &self.world;
         let call = self.right(operation).await;
@@ -439,10 +440,10 @@ impl Provocation {
                 world.owner.patch(&endpoint, &mended).await.expect(200);
                 answer
             }
-            ("leaseWebhookEndpoint", "endpoint_disabled") => {
-                let endpoint = call.path.strip_suffix("/lease").unwrap();
-                let disable = json!({"status": "disabled"});
-                world.owner.patch(endpoint, &disable).await.expect(200);
+            ("leaseWebhookEndpoint" | "sendTestEvent", "endpoint_disabled") => {
+                let (endpoint, _) = call.path.rsplit_once('/').unwrap();
+                let disabled = json!({"status": "disabled"});
+                world.owner.patch(endpoint, &disabled).await.expect(200);
                 self.send(call).await
             }
             ("leaseWebhookEndpoint", "endpoint_not_leased") => {
@@ -453,7 +454,7 @@ impl Provocation {
             ("leaseWebhookEndpoint", "lease_expired") => {
                 assert_eq!(self.send(call).await.status, 200);
                 let locks = "update idempotency_keys set outcome = jsonb_set(outcome, '{expiresAt}', '\"2026-01-01T00:00:00Z\"') \
-                    where operation = 'webhook_endpoint.lease' and jsonb_typeof(outcome) = 'object'";
+                    where operation = 'webhook_endpoint.lease' and not refused";
                 behind_the_scenes(world, locks).await;
                 self.send(call).await
             }

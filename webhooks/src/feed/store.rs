@@ -12,7 +12,7 @@ use kernel::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::event::ENDPOINT_RESOURCE;
+use crate::event::{ENDPOINT_RESOURCE, TEST};
 
 /// What of the feed an actor may see.
 pub(super) struct Filter {
@@ -23,7 +23,7 @@ pub(super) struct Filter {
     pub(super) about_endpoints: Vec<String>,
 }
 
-/// Events with numbers beyond `after` up to `until`, the first `count` of those that may be seen.
+/// Events with numbers beyond `after` up to `until`, the first `count` of those that may be seen. Test events are for their endpoints alone.
 pub(super) async fn numbers(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -41,6 +41,7 @@ pub(super) async fn numbers(
             and scope = any($5)
             and ($6::uuid[] is null or locations = '{}' or locations && $6)
             and (resource_type <> $7 or resource_id = any($8))
+            and type <> $9
         order by feed_number
         limit $4"#,
         merchant as MerchantId,
@@ -51,6 +52,7 @@ pub(super) async fn numbers(
         filter.locations.as_deref(),
         ENDPOINT_RESOURCE,
         &filter.about_endpoints,
+        TEST,
     )
     .fetch_all(tx)
     .await?;

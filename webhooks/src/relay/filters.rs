@@ -10,9 +10,12 @@ use crate::{endpoint::EndpointId, filter::Filter};
 /// Filters that are kept; beyond that the memory starts anew.
 const KEPT_MAX: usize = 10_000;
 
+/// The filter of one version of each endpoint.
+type Kept = HashMap<EndpointId, (i64, Arc<Filter>)>;
+
 /// Compiled filters. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Filters(Arc<Mutex<HashMap<EndpointId, (i64, Arc<Filter>)>>>);
+pub(super) struct Filters(Arc<Mutex<Kept>>);
 
 impl Filters {
     /// The filter of an endpoint's version.

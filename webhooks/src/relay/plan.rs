@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     endpoint::EndpointId,
-    event::{ENDPOINT_RESOURCE, PING, Receiver},
+    event::{ENDPOINT_RESOURCE, PING, Receiver, TEST},
     filter::{Facts, Filter, FilterInput},
 };
 
@@ -33,6 +33,10 @@ pub(super) struct Pending {
 }
 
 /// An endpoint that may be interested.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own, and asked for by itself"
+)]
 #[derive(Debug, Clone)]
 pub(super) struct Audience {
     pub(super) endpoint: EndpointId,
@@ -174,7 +178,7 @@ fn concerns(
     if event.priority > 0 && !one.takes_bulk {
         return false;
     }
-    if event.kind == PING {
+    if event.kind == PING || event.kind == TEST {
         return event.resource_id == one.endpoint.to_string();
     }
     if event.resource_kind == ENDPOINT_RESOURCE

@@ -233,6 +233,27 @@ pub(super) async fn audience(
     Ok(audience.collect())
 }
 
+/// Which of these endpoints have their deliveries queued by now.
+pub(super) async fn queued_now(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoints: &[EndpointId],
+) -> Result<Vec<EndpointId>, Error> {
+    let queued = sqlx::query_scalar!(
+        r#"select id as "id: EndpointId"
+        from endpoints
+        where merchant_id = $1
+            and id = any($2)
+            and status = 'enabled'
+            and (url is not null or settings ->> 'pull' = 'lease')"#,
+        merchant as MerchantId,
+        endpoints as &[EndpointId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(queued)
+}
+
 /// The data of these events in the outbox.
 pub(super) async fn data(
     tx: &mut PgConnection,

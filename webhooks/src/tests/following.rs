@@ -17,8 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::world::{PATIENCE, World, made, scopes};
 use crate::{
-    endpoint::Delete,
+    endpoint::{
+        Delete,
+        test_event::{SendTest, SendTestInput},
+    },
     error::Error,
+    event::{Resource, TestData},
     follow::{
         Item, Live, STREAMS_PER_APP_MAX, Seats, Source, Standing, Start, Streams, parse_place,
     },
@@ -258,4 +262,58 @@ async fn an_app_has_only_so_many_streams_open() {
         one_more(&without).await,
         Err(Error::MissingScope(_))
     ));
+}
+
+#[tokio::test]
+async fn a_test_event_is_for_its_endpoint_alone_and_says_that_it_is_one() {
+    let world = World::new().await;
+    let (id, other) = (
+        world.endpoint(None).await.endpoint.id,
+        world.endpoint(None).await.endpoint.id,
+    );
+    let streams = streams(&world, &CancellationToken::new());
+    let example = |kind: &str| {
+        (kind == "order.placed").then(|| TestData {
+            kind: kind.to_owned(),
+            resource: Resource {
+                kind: "order".to_owned(),
+                id: "ord_1".to_owned(),
+                version: 3,
+            },
+            data: serde_json::json!({"id": "ord_1"}),
+        })
+    };
+    let send = |kind: &str| SendTest {
+        input: SendTestInput {
+            id,
+            kind: kind.to_owned(),
+        },
+        example,
+    };
+    assert!(matches!(
+        world.run(&send("moon.risen")).await,
+        Err(Error::InvalidFields(_))
+    ));
+    world.run(&send("order.placed")).await.unwrap();
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    let mut live = follow(&world, &streams, Source::Endpoint(id), Start::After(0)).await;
+    let shown = loop {
+        if let Item::Event { event, .. } = next(&mut live).await.unwrap() {
+            break serde_json::to_value(event).unwrap();
+        }
+    };
+    assert_eq!(
+        (&shown["type"], &shown["test"], &shown["resource"]["id"]),
+        (&"order.placed".into(), &true.into(), &"ord_1".into())
+    );
+    assert_eq!(shown["data"], serde_json::json!({"id": "ord_1"}));
+    // Neither another endpoint nor the feed has it, and no real event says that it is a test.
+    let real = ("1".to_owned(), "a".to_owned());
+    let mut elsewhere = follow(&world, &streams, Source::Endpoint(other), Start::After(0)).await;
+    assert_eq!(events(&mut elsewhere, 1).await, [real]);
+    let mut feed = follow(&world, &streams, Source::Feed, Start::After(0)).await;
+    let (place, resource) = events(&mut feed, 1).await.remove(0);
+    assert_eq!(resource, "a");
+    assert_eq!(parse_place(Source::Feed, &place), Some(2));
 }

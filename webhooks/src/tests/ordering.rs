@@ -115,6 +115,7 @@ impl Killable {
 }
 
 struct Run {
+    seed: u64,
     world: World,
     clock: Clock,
     endpoint: EndpointId,
@@ -154,6 +155,7 @@ impl Run {
             .endpoint
             .id;
         let mut run = Self {
+            seed,
             world,
             clock,
             endpoint,
@@ -188,7 +190,7 @@ impl Run {
         });
         let is_in_time = waited.await.is_ok();
         let faults = self.model.lock().unwrap().faults.clone();
-        assert!(faults.is_empty(), "{faults:?}");
+        assert!(faults.is_empty(), "seed {}: {faults:?}", self.seed);
         assert!(
             is_in_time,
             "{sql}: {} and not {expected}",
@@ -270,7 +272,7 @@ async fn holds(seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_resources_events_are_taken_in_their_order_whatever_happens() {
     for seed in [1, 2, rand::random()] {
-        println!("seed {seed}");
+        tracing::info!(seed, "with this randomness");
         holds(seed).await;
     }
 }

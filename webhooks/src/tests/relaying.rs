@@ -347,6 +347,7 @@ async fn events_are_found_without_an_announcement() {
     let relay = crate::relay::Relay::new(
         world.worker.clone(),
         world.clock.clone(),
+        std::sync::Arc::clone(&world.keyring),
         kernel::event::Announcer::default(),
         crate::relay::Wake::default(),
     );

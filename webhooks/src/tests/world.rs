@@ -323,6 +323,7 @@ impl World {
         Relay::new(
             self.worker.clone(),
             self.clock.clone(),
+            Arc::clone(&self.keyring),
             self.announcer.clone(),
             self.wake.clone(),
         )

@@ -198,10 +198,10 @@ impl Dispatcher {
                 stepped = under_way(&mut stepping) => {
                     stepping = None;
                     match stepped {
-                        Ok(step) => {
-                            look |= !step.found_all;
+                        Ok(found) => {
+                            look |= !found.found_all;
                             pause = PAUSE_FIRST;
-                            self.apply(step);
+                            self.apply(found);
                         }
                         Err(error) => {
                             tracing::warn!(error = %error, "due deliveries could not be read; trying again");
@@ -219,9 +219,9 @@ impl Dispatcher {
         // The worker ends once it has done what it was handed. A step that is under way may lease lanes that nobody here knows.
         drop(jobs);
         if let Some(stepping) = stepping
-            && let Ok(step) = stepping.await
+            && let Ok(found) = stepping.await
         {
-            self.apply(step);
+            self.apply(found);
         }
         self.wind_down(renew_at).await;
     }
@@ -539,8 +539,9 @@ impl Dispatcher {
     /// are idle if there is no room for others.
     async fn release_idle(&mut self) {
         let idle = self.lanes.idle();
+        let lanes = &self.lanes;
         self.idle_since
-            .retain(|endpoint, _| idle.iter().any(|lease| lease.endpoint == *endpoint));
+            .retain(|endpoint, _| !lanes.has_work(*endpoint));
         let now = Instant::now();
         let is_full = self.lanes.room() == 0;
         let ripe: Vec<Lease> = idle

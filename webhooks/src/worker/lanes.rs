@@ -710,6 +710,12 @@ impl<T> Lanes<T> {
         self.offer(lease.endpoint, now);
     }
 
+    /// Whether anything waits in a lane, or is on its way.
+    pub(super) fn has_work(&self, endpoint: EndpointId) -> bool {
+        let lane = self.lanes.get(&endpoint);
+        lane.is_some_and(|lane| !lane.queue.is_empty() || !lane.out.is_empty())
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_waiting(&self) -> bool {
         self.lanes.values().any(|lane| !lane.queue.is_empty())

@@ -122,11 +122,8 @@ impl Parts {
             return;
         };
         for Handed { reports, ticket } in handed {
-            let all_counted = counted
-                .by_ref()
-                .take(reports.len())
-                .fold(true, |all, counted| all && counted);
-            if all_counted {
+            let of_this: Vec<bool> = counted.by_ref().take(reports.len()).collect();
+            if of_this.len() == reports.len() && of_this.iter().all(|counted| *counted) {
                 recorded.extend(
                     reports
                         .iter()

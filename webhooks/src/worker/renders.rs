@@ -28,17 +28,17 @@ impl Renders {
         let find = |made: &[(RenderKey, Rendered)]| {
             made.iter()
                 .find(|(made, _)| *made == key)
-                .map(|(_, rendered)| rendered.clone())
+                .map(|(_, bytes)| bytes.clone())
         };
-        if let Some(rendered) = find(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(rendered);
+        if let Some(bytes) = find(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(bytes);
         }
         // Not under the lock: two that meet here make the same.
-        let rendered = renderer.render(event, merchant, receiver, personal)?;
+        let bytes = renderer.render(event, merchant, receiver, personal)?;
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if find(&made).is_none() {
-            made.push((key, rendered.clone()));
+            made.push((key, bytes.clone()));
         }
-        Ok(rendered)
+        Ok(bytes)
     }
 }
