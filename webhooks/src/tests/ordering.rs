@@ -43,6 +43,8 @@ struct Model {
 struct Taken {
     /// Versions that were taken at least once.
     once: BTreeSet<i64>,
+    /// The version that was taken last.
+    latest: Option<i64>,
     /// Versions that were queued again and not taken since.
     again: BTreeSet<i64>,
 }
@@ -59,20 +61,17 @@ impl Model {
                 "{resource}: {version} was sent before {earlier} was taken"
             ));
         }
-        // One that was taken may come again, since its worker may have died; but only the last one, for the next one waits until that is recorded.
-        let is_last = taken.once.last().is_none_or(|last| *last <= version);
-        if !is_last
-            && !taken.again.contains(&version)
-            && taken.once.contains(&version)
-            && taken.again.is_empty()
-        {
+        // The one that was taken last may come again, since its worker may have died before that was recorded; the next one waits for that.
+        let is_repeated = taken.once.contains(&version) && !taken.again.contains(&version);
+        if is_repeated && taken.latest != Some(version) {
             self.faults.push(format!(
-                "{resource}: {version} was sent again after a later one"
+                "{resource}: {version} was sent again after another"
             ));
         }
         if (self.is_stuck && resource == STUCK) || self.random.random_bool(0.25) {
             return Reply::Status(503);
         }
+        taken.latest = Some(version);
         taken.once.insert(version);
         taken.again.remove(&version);
         Reply::Status(204)
