@@ -238,5 +238,8 @@ create table sink_positions (
 );
 alter table sink_positions enable row level security;
 alter table sink_positions force row level security;
+create policy sink_positions_api on sink_positions to stoa_api
+    using (merchant_id = stoa_merchant()) with check (merchant_id = stoa_merchant());
 create policy sink_positions_worker on sink_positions to stoa_worker using (true) with check (true);
+grant select on sink_positions to stoa_api;
 grant select, insert, update on sink_positions to stoa_worker;

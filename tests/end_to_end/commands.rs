@@ -212,7 +212,9 @@ async fn dead_letters_are_listed_shown_and_replayed() {
         said(&client, &["dead-letters", "list"])[0].contains("attempts_exhausted after 3 attempts")
     );
     receiver.answer_with(200);
-    assert!(said(&client, &["dead-letters", "replay", id])[0].contains("queued again as #1"));
+    let queued = format!("queued again as #{}", letters[1]["sequence"]);
+    let replay = said(&client, &["dead-letters", "replay", id]);
+    assert!(replay[0].contains(&queued), "{replay:?}");
     // All that were not replayed yet: the other one.
     let replayed = said(&client, &["dead-letters", "replay", "--all", "--json"]);
     assert_eq!(replayed.len(), 1, "{replayed:?}");

@@ -192,6 +192,10 @@ struct Parts {
 /// One request, from the queue to the recorder. A named function, because apalis takes no closure that borrows.
 async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
     let started_at = parts.clock.now();
+    if started_at >= job.sent_before {
+        // We were stopped for longer than the lease: its ticket, dropped, says that nobody knows what came of it.
+        return;
+    }
     // A fault of ours in one event counts as a failed attempt of it, so that it ends among the dead letters instead of being met for ever.
     let span = span_of(&job);
     let sent = AssertUnwindSafe(attempt(
@@ -217,6 +221,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         lease,
         items,
         target,
+        sent_before: _,
         ticket,
     } = job;
     let schedule = target.means.schedule.as_ref().unwrap_or(&parts.schedule);

@@ -5,7 +5,7 @@ use sqlx::{Executor, PgConnection, Row};
 use crate::World;
 
 /// Tables that belong to no merchant. What is not listed here is a tenant table, and must be kept like one.
-const GLOBAL: [&str; 26] = [
+const GLOBAL: [&str; 29] = [
     "merchants",
     "apps",
     "grants",
@@ -31,6 +31,9 @@ const GLOBAL: [&str; 26] = [
     "grant_uses",
     "relay_hints",
     "lanes",
+    "app_endpoints",
+    "app_endpoint_keys",
+    "replay_hints",
     "_sqlx_migrations",
 ];
 

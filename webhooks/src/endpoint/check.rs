@@ -337,10 +337,11 @@ pub(crate) fn whole(settings: &Settings, credentials: &Credentials) -> Result<()
     ];
     for name in credentials.headers.keys() {
         let step = format!("/headers/{}", escape(name));
-        if signs.contains(&name) {
+        // Names of headers are the same in any case (RFC 9110, section 5.1).
+        if signs.iter().any(|sign| sign.eq_ignore_ascii_case(name)) {
             faults.add(&step, "reserved", "is a header of the signature");
         }
-        if name == "authorization"
+        if name.eq_ignore_ascii_case("authorization")
             && matches!(
                 settings.authentication,
                 Some(Authentication::OauthClientCredentials { .. })

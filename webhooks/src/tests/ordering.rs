@@ -168,7 +168,7 @@ impl Run {
     fn revive(&mut self) {
         let worker = self
             .world
-            .worker(&vec![Duration::from_millis(3); 100_000], limits());
+            .worker_apart(&vec![Duration::from_millis(3); 100_000], limits());
         self.worker = Some(Killable::start(worker));
     }
 

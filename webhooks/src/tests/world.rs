@@ -335,13 +335,22 @@ impl World {
     }
 
     pub(super) fn worker(&self, waits: &[Duration], limits: Limits) -> Worker {
+        self.worker_over(self.worker.clone(), waits, limits)
+    }
+
+    /// A worker with connections of its own, for a runtime of its own: connections end with the runtime that they were opened in.
+    pub(super) fn worker_apart(&self, waits: &[Duration], limits: Limits) -> Worker {
+        self.worker_over(self.database.worker(), waits, limits)
+    }
+
+    fn worker_over(&self, database: Database, waits: &[Duration], limits: Limits) -> Worker {
         let client = Client::new(client::Config {
             policy: POLICY,
             ..client::Config::default()
         })
         .unwrap();
         Worker::new(
-            self.worker.clone(),
+            database,
             self.clock.clone(),
             Arc::clone(&self.keyring),
             self.announcer.clone(),

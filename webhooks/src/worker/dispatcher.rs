@@ -95,6 +95,8 @@ pub(super) struct Job {
     pub(super) lease: Lease,
     pub(super) items: Vec<Item>,
     pub(super) target: Arc<ReadyTarget>,
+    /// Until when the lane is ours as far as is known: what is not on its way by then is for another to send.
+    pub(super) sent_before: Timestamp,
     pub(super) ticket: Ticket,
 }
 
@@ -527,6 +529,7 @@ impl Dispatcher {
                 lease,
                 items: items.collect(),
                 target,
+                sent_before: self.leased_until,
                 ticket,
             };
             if jobs.send(job).await.is_err() {
