@@ -18,7 +18,7 @@ const SECRETS: [&str; 6] = [
     "Lovelace",
     "ada@example.com",
     "Ada@Example.com",
-    "7946",
+    "20 7946 0000",
     "James",
     "SW1Y",
 ];
