@@ -18,6 +18,9 @@ use crate::STOA;
 /// Merchants with an endpoint each, so that there are lanes for both workers.
 const MERCHANTS: usize = 4;
 
+/// Requests that are in flight to an endpoint before its first answer.
+const FIRST_WINDOW: usize = 8;
+
 /// Levels that one call sets; an event each.
 const EVENTS_OF_A_CALL: usize = 100;
 
@@ -271,8 +274,8 @@ async fn outcomes_of_a_worker_that_was_paused_beyond_its_lease_change_nothing() 
     let mut paused = worker_beside(&stoa).await;
     tally.hold();
     shop.make(EVENTS_OF_A_CALL).await;
-    // The window begins small; one on its way is enough.
-    tally.wait_for(1).await;
+    // As many as it sends to an endpoint that has not answered yet: it has no other in hand when it is stopped.
+    tally.wait_for(FIRST_WINDOW).await;
     paused.signal(Signal::SIGSTOP);
     // What it will read once it goes on: that its deliveries have failed.
     tally.release(500);
