@@ -480,6 +480,9 @@ pub async fn find_for_sale(
     merchant: MerchantId,
     ids: &[VariantId],
 ) -> Result<HashMap<VariantId, SaleVariant>, Error> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let variants = store::for_sale(tx, merchant, ids).await?;
     Ok(variants
         .into_iter()

@@ -57,6 +57,10 @@ pub(crate) struct Services {
     pub(crate) idempotency: Idempotency,
     /// Places orders in groups.
     pub(crate) placing: Groups<commerce::order::Place>,
+    /// Sets stock in groups.
+    pub(crate) setting: Groups<commerce::inventory::Set>,
+    /// Adjusts stock in groups.
+    pub(crate) adjusting: Groups<commerce::inventory::Adjust>,
     /// Tells the relay of committed events.
     pub(crate) announcer: kernel::event::Announcer,
     /// Hands events out to pull consumers.

@@ -237,6 +237,12 @@ pub enum Error {
     /// A statement failed, or no connection was to be had.
     #[error("database: {0}")]
     Sqlx(#[from] sqlx::Error),
+    /// What was to be made is there by now: another transaction was faster.
+    #[error("a row of {table} was made by another transaction meanwhile")]
+    Overtaken {
+        /// The table.
+        table: &'static str,
+    },
     /// A row does not decode: it was written by another version, or by hand.
     #[error("row {id} of {table} can't be decoded")]
     Corrupt {
@@ -264,9 +270,10 @@ impl Error {
         }
     }
 
-    /// Whether the same transaction, run again, may succeed: a serialization failure or a deadlock.
+    /// Whether the same transaction, run again, may succeed: a serialization failure, a deadlock, or another that was faster.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.sqlstate().as_deref(), Some("40001" | "40P01"))
+        matches!(self, Self::Overtaken { .. })
+            || matches!(self.sqlstate().as_deref(), Some("40001" | "40P01"))
     }
 
     /// Whether the database is away, starting, stopping or full, rather than displeased.
@@ -284,7 +291,7 @@ impl Error {
                     || state.starts_with("57P")
                     || matches!(state.as_str(), "53300" | "57014" | "25P03")
             }),
-            Self::Corrupt { .. } => false,
+            Self::Overtaken { .. } | Self::Corrupt { .. } => false,
         }
     }
 

@@ -58,6 +58,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Members of one group at most: bounds what one transaction locks.
 pub const GROUP_MAX: usize = 256;
 
+/// The [`weight`](Operation::weight) of a group from which nobody else joins it: so a small change never waits for long behind those that came before it.
+pub const GROUP_WEIGHT_MAX: usize = 1_000;
+
 /// Members that are run at once when their group has failed: each takes a connection.
 const SINGLES_AT_ONCE: usize = 4;
 

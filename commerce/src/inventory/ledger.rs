@@ -1,7 +1,7 @@
 //! Levels under lock, what moves in them, and how that is written: by orders, fulfilments and changes of stock alike.
 //!
-//! A [`Ledger`] holds the rows that its transaction has locked. Movements are recorded in memory, each raising its level's version, and written by
-//! arrays: one statement for the levels, one for the movements, whatever their number. A level's events tell where it ends, not every step.
+//! A [`Ledger`] holds the rows that its transaction has locked, and those that it makes. Movements are recorded in memory, each raising its level's version, and written by
+//! arrays: one statement for the levels that were there, one for the new ones, one for the movements, whatever their number. A level's events tell where it ends, not every step.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use sqlx::PgConnection;
 use super::{InventoryLevel, InventoryMovement, InventoryMovementId, MovementReason, store};
 use crate::{Error, order::OrderId, product::VariantId};
 
-/// Levels that this transaction has locked.
+/// Levels that this transaction has locked, and new ones.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     levels: BTreeMap<(VariantId, LocationId), Entry>,
@@ -29,7 +29,7 @@ struct Entry {
     level: InventoryLevel,
     /// What was available when the row was locked.
     available_before: i32,
-    /// Whether the row was made by this transaction.
+    /// Whether the row is made by this transaction.
     is_new: bool,
     /// Who changed it last; nobody has if `None`.
     changed_by: Option<RequestId>,
@@ -83,7 +83,7 @@ impl Ledger {
         let levels = rows.into_iter().map(|level| {
             let entry = Entry {
                 available_before: level.available,
-                is_new: level.version < Version::FIRST,
+                is_new: false,
                 changed_by: None,
                 level,
             };
@@ -113,6 +113,32 @@ impl Ledger {
         self.levels
             .range((variant, first)..=(variant, last))
             .map(|(_, entry)| &entry.level)
+    }
+
+    /// Takes up levels that are not there yet, with nothing in them. Those with which something is begun are made when this is written.
+    pub(crate) fn add_missing(
+        &mut self,
+        pairs: impl IntoIterator<Item = (VariantId, LocationId)>,
+        now: Timestamp,
+    ) {
+        for (variant, location) in pairs {
+            let level = InventoryLevel {
+                variant_id: variant,
+                location_id: location,
+                on_hand: 0,
+                reserved: 0,
+                available: 0,
+                version: Version::new(0),
+                updated_at: now,
+            };
+            let entry = Entry {
+                available_before: 0,
+                is_new: true,
+                changed_by: None,
+                level,
+            };
+            self.levels.entry((variant, location)).or_insert(entry);
+        }
     }
 
     /// Moves stock. The caller has made sure that `0 <= reserved <= onHand` holds afterwards; the table's check does too.
@@ -171,8 +197,12 @@ impl Ledger {
         if changed.is_empty() {
             return Ok(Vec::new());
         }
-        let levels: Vec<&InventoryLevel> = changed.iter().map(|(_, entry)| &entry.level).collect();
-        store::update_levels(tx, merchant, &levels).await?;
+        let levels_of = |is_new: bool| -> Vec<&InventoryLevel> {
+            let alike = changed.iter().filter(|(_, entry)| entry.is_new == is_new);
+            alike.map(|(_, entry)| &entry.level).collect()
+        };
+        store::insert_levels(tx, merchant, &levels_of(true)).await?;
+        store::update_levels(tx, merchant, &levels_of(false)).await?;
         store::insert_movements(tx, merchant, &self.movements).await?;
         let mut events = Vec::with_capacity(changed.len());
         for (request, entry) in changed {

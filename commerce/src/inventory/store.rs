@@ -74,27 +74,47 @@ pub(super) async fn lock_pairs(
     .await?)
 }
 
-/// Makes the levels that are missing, of version 0 and with nothing in them. `pairs` are sorted: two who make the same ones wait in the same order.
-pub(super) async fn insert_missing(
+/// Makes levels. They are sorted: two who make the same ones wait in the same order. [`Error::Overtaken`] if somebody else has made one of them meanwhile.
+pub(super) async fn insert_levels(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    pairs: &[(VariantId, LocationId)],
-    now: Timestamp,
+    levels: &[&InventoryLevel],
 ) -> Result<(), Error> {
-    let (variants, locations): (Vec<VariantId>, Vec<LocationId>) = pairs.iter().copied().unzip();
-    sqlx::query!(
+    if levels.is_empty() {
+        return Ok(());
+    }
+    let Columns {
+        variants,
+        locations,
+        on_hand,
+        reserved,
+        versions,
+        updated,
+    } = Columns::of(levels);
+    let inserted = sqlx::query!(
         "insert into inventory_levels (merchant_id, variant_id, location_id, on_hand, reserved, version, updated_at)
-        select $1, variant_id, location_id, 0, 0, 0, $4
-        from unnest($2::uuid[], $3::uuid[]) as level (variant_id, location_id)
+        select $1, variant_id, location_id, on_hand, reserved, version, updated_at
+        from unnest($2::uuid[], $3::uuid[], $4::integer[], $5::integer[], $6::bigint[], $7::timestamptz[])
+            as level (variant_id, location_id, on_hand, reserved, version, updated_at)
         on conflict (merchant_id, variant_id, location_id) do nothing",
         merchant as MerchantId,
         &variants as &[VariantId],
         &locations as &[LocationId],
-        now as Timestamp,
+        &on_hand,
+        &reserved,
+        &versions,
+        &updated as &[Timestamp],
     )
     .execute(tx)
-    .await?;
-    Ok(())
+    .await?
+    .rows_affected();
+    if usize::try_from(inserted) == Ok(levels.len()) {
+        Ok(())
+    } else {
+        Err(Error::Overtaken {
+            table: "inventory_levels",
+        })
+    }
 }
 
 pub(super) async fn update_levels(
@@ -102,12 +122,17 @@ pub(super) async fn update_levels(
     merchant: MerchantId,
     levels: &[&InventoryLevel],
 ) -> Result<(), Error> {
-    let variants: Vec<VariantId> = levels.iter().map(|level| level.variant_id).collect();
-    let locations: Vec<LocationId> = levels.iter().map(|level| level.location_id).collect();
-    let on_hand: Vec<i32> = levels.iter().map(|level| level.on_hand).collect();
-    let reserved: Vec<i32> = levels.iter().map(|level| level.reserved).collect();
-    let versions: Vec<i64> = levels.iter().map(|level| level.version.number()).collect();
-    let updated: Vec<Timestamp> = levels.iter().map(|level| level.updated_at).collect();
+    if levels.is_empty() {
+        return Ok(());
+    }
+    let Columns {
+        variants,
+        locations,
+        on_hand,
+        reserved,
+        versions,
+        updated,
+    } = Columns::of(levels);
     sqlx::query!(
         "update inventory_levels
         set on_hand = changed.on_hand, reserved = changed.reserved, version = changed.version, updated_at = changed.updated_at
@@ -127,6 +152,29 @@ pub(super) async fn update_levels(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Levels as arrays.
+struct Columns {
+    variants: Vec<VariantId>,
+    locations: Vec<LocationId>,
+    on_hand: Vec<i32>,
+    reserved: Vec<i32>,
+    versions: Vec<i64>,
+    updated: Vec<Timestamp>,
+}
+
+impl Columns {
+    fn of(levels: &[&InventoryLevel]) -> Self {
+        Self {
+            variants: levels.iter().map(|level| level.variant_id).collect(),
+            locations: levels.iter().map(|level| level.location_id).collect(),
+            on_hand: levels.iter().map(|level| level.on_hand).collect(),
+            reserved: levels.iter().map(|level| level.reserved).collect(),
+            versions: levels.iter().map(|level| level.version.number()).collect(),
+            updated: levels.iter().map(|level| level.updated_at).collect(),
+        }
+    }
 }
 
 pub(super) async fn insert_movements(

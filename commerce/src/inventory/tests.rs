@@ -10,13 +10,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kernel::page::{self, PageRequest};
+use kernel::{
+    idempotency::Member,
+    page::{self, PageRequest},
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     Error, Refusal,
     order::tests::world::{World, tally},
+    product::VariantId,
 };
 
 fn set(entries: &Value) -> Set {
@@ -198,6 +202,81 @@ fn a_level_is_named_once_and_numbers_are_bounded() {
             ("/entries/1/onHand", "out_of_range")
         ]
     );
+}
+
+#[tokio::test]
+async fn changes_of_a_group_are_decided_in_their_order_and_a_refused_one_leaves_nothing() {
+    let world = World::new().await;
+    let known = world.stocked("known", 5).await;
+    let new = world.variant("new", "1.00", "EUR").await;
+    let unknown = VariantId::new(world.now());
+    let (here, there) = (world.locations[0], world.locations[1]);
+    let delta = |variant: VariantId, location: LocationId, delta: i32| json!({"variantId": variant, "locationId": location, "delta": delta});
+    let operations = [
+        adjust(&json!([delta(known, here, -4)])),
+        // Only one is left by now, and so the other level doesn't come into being either.
+        adjust(&json!([delta(new, there, 3), delta(known, here, -2)])),
+        adjust(&json!([delta(unknown, here, 1)])),
+        adjust(&json!([delta(new, here, 2)])),
+        adjust(&json!([delta(new, here, 2), delta(known, here, -1)])),
+    ];
+    let keys: Vec<_> = operations.iter().map(|_| world.key()).collect();
+    let members: Vec<_> = operations
+        .iter()
+        .zip(&keys)
+        .map(|(operation, key)| Member {
+            actor: &world.actor,
+            key,
+            operation,
+        })
+        .collect();
+    let before = world.rows("select distinct xmin::text from inventory_movements");
+    let before = before.await.len();
+    let outcomes = world
+        .idempotency
+        .once_many(world.actor.merchant, &members)
+        .await;
+    let found: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(answer) => answer
+                .value
+                .levels
+                .iter()
+                .map(|level| level.on_hand)
+                .collect(),
+            Err(failed) => match &failed.error {
+                Error::Refused(Refusal::StockOutOfRange { .. }) => vec![-1],
+                Error::Invalid(_) => vec![-2],
+                error => panic!("{error}"),
+            },
+        })
+        .collect();
+    assert_eq!(found, [vec![1], vec![-1], vec![-2], vec![2], vec![4, 0]]);
+    assert_eq!(
+        world.rows("select from inventory_levels").await.len(),
+        2,
+        "the refused change's new level isn't there"
+    );
+    let after = world.rows("select distinct xmin::text from inventory_movements");
+    assert_eq!(
+        after.await.len(),
+        before + 1,
+        "one transaction did them all"
+    );
+    let told = world
+        .events_of(world.level(new, here).await.resource_id())
+        .await;
+    let told: Vec<_> = told
+        .into_iter()
+        .map(|(kind, version, _)| (kind, version))
+        .collect();
+    assert_eq!(
+        told,
+        [("inventory.level_changed".to_owned(), 2)],
+        "where it ends, not every step"
+    );
+    world.check_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

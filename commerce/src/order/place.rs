@@ -64,6 +64,10 @@ impl idempotency::Operation for Place {
         &self.input
     }
 
+    fn weight(&self) -> usize {
+        self.input.lines.len()
+    }
+
     async fn run(&self, tx: &mut PgConnection, call: Call<'_>) -> Result<Order, Error> {
         place(tx, &self.keyring, &self.input, call).await
     }

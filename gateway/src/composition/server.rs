@@ -359,6 +359,8 @@ async fn api(
         leasing: leasing(serve, &streams, &idempotency),
         streams,
         placing,
+        setting: Groups::new(idempotency.clone()),
+        adjusting: Groups::new(idempotency.clone()),
         database: database.clone(),
         grants,
         clock: clock.clone(),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::edge::{
     Authenticated, Body, IdempotencyKey, Listed, Paging,
-    answer::Done,
+    answer::{Done, Mutated},
     fault::{Fault, FaultOfOperation},
 };
 
@@ -95,13 +95,12 @@ async fn list_inventory_levels(
 async fn set_inventory(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    key: IdempotencyKey,
+    IdempotencyKey(key): IdempotencyKey,
     Body(input): Body<InventorySetInput>,
 ) -> Result<Done<InventoryChange>, FaultOfOperation> {
-    Ok(services
-        .once(&actor, &key, &inventory::Set::new(input)?)
-        .await?
-        .into())
+    let set = inventory::Set::new(input)?;
+    let answer = services.setting.once(actor, key, set).await;
+    Ok(Mutated::ok(answer.map_err(Fault::of_operation)?).into())
 }
 
 /// Adjust stock
@@ -118,13 +117,12 @@ async fn set_inventory(
 async fn adjust_inventory(
     State(services): State<Services>,
     Authenticated(actor): Authenticated,
-    key: IdempotencyKey,
+    IdempotencyKey(key): IdempotencyKey,
     Body(input): Body<InventoryAdjustInput>,
 ) -> Result<Done<InventoryChange>, FaultOfOperation> {
-    Ok(services
-        .once(&actor, &key, &inventory::Adjust::new(input)?)
-        .await?
-        .into())
+    let adjust = inventory::Adjust::new(input)?;
+    let answer = services.adjusting.once(actor, key, adjust).await;
+    Ok(Mutated::ok(answer.map_err(Fault::of_operation)?).into())
 }
 
 /// List a level's movements

@@ -12,7 +12,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Error, Failed, GROUP_MAX, Idempotency, Key, Member, Operation, Outcome};
+use super::{
+    Error, Failed, GROUP_MAX, GROUP_WEIGHT_MAX, Idempotency, Key, Member, Operation, Outcome,
+};
 use crate::{actor::Actor, id::MerchantId};
 
 /// Runs one kind of operation in groups. One per process; clones share it.
@@ -138,7 +140,13 @@ where
             queues.remove(&merchant);
             return None;
         }
-        let count = queue.len().min(GROUP_MAX);
+        let mut weight = 0_usize;
+        let joins = |waiting: &&Waiting<O>| {
+            let has_room = weight < GROUP_WEIGHT_MAX;
+            weight = weight.saturating_add(waiting.operation.weight());
+            has_room
+        };
+        let count = queue.iter().take(GROUP_MAX).take_while(joins).count();
         Some(queue.drain(..count).collect())
     }
 

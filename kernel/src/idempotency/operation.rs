@@ -65,6 +65,11 @@ pub trait Operation: Send + Sync {
     /// The input.
     fn input(&self) -> &Self::Input;
 
+    /// Rows that it touches, about: by which groups are bounded.
+    fn weight(&self) -> usize {
+        1
+    }
+
     /// Does it, in a transaction that has entered the actor's merchant. May be run again after a rollback.
     fn run(
         &self,

@@ -1,7 +1,7 @@
 //! Calls that queue while a group is committed: the next group takes all of them.
 
 use futures_util::future::join_all;
-use kernel::idempotency::Groups;
+use kernel::idempotency::{GROUP_WEIGHT_MAX, Groups};
 
 use crate::tally::{self, Gate, Process, Tally, Then, key};
 
@@ -57,6 +57,41 @@ async fn calls_that_wait_for_a_group_share_the_next_one() {
         .await
         .unwrap();
     assert_eq!(transactions, 2, "the first alone, then all that had queued");
+}
+
+#[tokio::test]
+async fn a_heavy_call_is_the_last_of_its_group() {
+    let world = tally::world().await;
+    let (process, actor) = (Process::new(&world), world.actor(world.a));
+    let groups = Groups::new(process.idempotency.clone());
+    let (gate, mut keeper) = Gate::new();
+    let call = |name: &str, then: Then, weight: usize| {
+        let (groups, actor, key) = (groups.clone(), actor.clone(), key(name));
+        let operation = Tally::new(name, then).weighing(weight);
+        tokio::spawn(async move { groups.once(actor, key, operation).await })
+    };
+    let first = call("first", Then::Wait(gate), 1);
+    keeper.arrival().await;
+    let weights = [1, GROUP_WEIGHT_MAX, 1, 1];
+    let queued: Vec<_> = (0..)
+        .zip(weights)
+        .map(|(place, weight)| call(&format!("queued-{place}"), Then::Succeed, weight))
+        .collect();
+    // They have queued once a task that was spawned after them has run.
+    tokio::spawn(async {}).await.unwrap();
+    keeper.open();
+    assert!(first.await.unwrap().is_ok());
+    let answers = join_all(queued).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().is_ok()));
+    let transactions = world
+        .database
+        .count("select count(distinct xid) from tallies")
+        .await
+        .unwrap();
+    assert_eq!(
+        transactions, 3,
+        "the first, those up to the heavy one, the rest"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -101,6 +101,7 @@ pub(crate) struct Tally {
     input: Input,
     then: Then,
     location: Option<LocationId>,
+    weight: usize,
 }
 
 impl Tally {
@@ -111,6 +112,7 @@ impl Tally {
             },
             then,
             location: None,
+            weight: 1,
         }
     }
 
@@ -121,6 +123,10 @@ impl Tally {
         } else {
             0
         }
+    }
+
+    pub(crate) fn weighing(self, weight: usize) -> Self {
+        Self { weight, ..self }
     }
 
     pub(crate) fn at(self, location: LocationId) -> Self {
@@ -206,6 +212,10 @@ impl Operation for Tally {
 
     fn input(&self) -> &Input {
         &self.input
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
     }
 
     async fn run(&self, tx: &mut PgConnection, call: Call<'_>) -> Result<Tallied, Error> {
