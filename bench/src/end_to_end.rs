@@ -1,4 +1,6 @@
-//! `end_to_end`: events that are written one by one over HTTP, each sent to one endpoint, against the same rows by pgbench.
+//! `end_to_end` and `end_to_end_orders`: events that are written one by one over HTTP, each sent to one endpoint, against the same rows by pgbench.
+//!
+//! What is written makes the two: the stock of one SKU, which is a change and its event, or an order of one line, which changes stock as well and tells of both.
 //!
 //! First as many as go, which gives the rate and what a thousand cost, from the first request to the last arrival. Then 200 a second and half of that rate, which
 //! gives how long it takes from the API's answer, which comes after the commit, to the arrival.
@@ -16,11 +18,37 @@ use crate::{
     queue::{Lane, wait_for},
     statements,
     world::World,
-    writes::{Answered, Writes, times},
+    writes::{Answered, Write, Writes},
 };
 
-const SETUP: &str = include_str!("../sql/orders_setup.sql");
-const EVENT: &str = include_str!("../sql/end_to_end.pgbench.sql");
+const SETUP: &str = include_str!("../sql/samples.sql");
+
+impl Write {
+    fn figure(self) -> &'static str {
+        match self {
+            Self::Stock => "end_to_end",
+            Self::Order => "end_to_end_orders",
+        }
+    }
+
+    /// The operation's name.
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Stock => "inventory.set",
+            Self::Order => "order.place",
+        }
+    }
+
+    /// The rows that it comes to, as a transaction of pgbench's: those of the change, then those of the event and its delivery.
+    fn rows(self) -> String {
+        let change = match self {
+            Self::Stock => include_str!("../sql/end_to_end_stock.pgbench.sql"),
+            Self::Order => include_str!("../sql/end_to_end_orders.pgbench.sql"),
+        };
+        let event = include_str!("../sql/end_to_end_event.pgbench.sql");
+        format!("begin;\n{change}{event}commit;\n")
+    }
+}
 
 /// SKUs that are written to.
 const SKUS: usize = 10_000;
@@ -29,7 +57,7 @@ const SKUS: usize = 10_000;
 const QUIET_PER_SECOND: f64 = 200.0;
 
 /// Measures.
-pub(crate) async fn run(options: &Options) -> Figure {
+pub(crate) async fn run(options: &Options, write: Write) -> Figure {
     let mut world = World::start(None).await;
     if options.statements {
         statements::count(&mut world).await;
@@ -39,12 +67,14 @@ pub(crate) async fn run(options: &Options) -> Figure {
     let arrivals = Arrivals::start().await;
     world
         .client
-        .endpoint(Some(arrivals.url()), &["order.placed"])
+        .endpoint(Some(arrivals.url()), &[write.event_type()])
         .await;
     let lane = Lane::of_url(&ceiling, arrivals.url());
-    let mut writes = Writes::new(world.address(), &world.client, &variants, &location);
+    // What setting up has told goes to nobody.
+    ceiling.relayed().await;
+    let mut writes = Writes::new(write, world.address(), &world.client, &variants, &location);
 
-    // One order, whose rows are the ceiling's samples once it has come through.
+    // One write, whose rows are the ceiling's samples once it has come through.
     writes.send(1, Duration::from_millis(1), None, 0).await;
     wait_for("the first event", async || {
         (arrivals.count() > 0).then_some(())
@@ -53,14 +83,15 @@ pub(crate) async fn run(options: &Options) -> Figure {
     lane.drained().await;
     arrivals.take();
     let merchant = ceiling.psql("select id from public.merchants");
-    ceiling.psql(&SETUP.replace("{merchant}", merchant.trim()));
-    ceiling.psql(&format!(
-        "create table ceiling.sample_attempts as select * from public.attempts where merchant_id = '{}' limit 1",
-        merchant.trim()
-    ));
+    let merchant = merchant.trim();
+    ceiling.psql(
+        &SETUP
+            .replace("{merchant}", merchant)
+            .replace("{operation}", write.operation()),
+    );
     let script = format!(
         "\\set sku random(1, {SKUS})\n\\startpipeline\n{}\\endpipeline\n",
-        EVENT.replace("{merchant}", merchant.trim())
+        write.rows().replace("{merchant}", merchant)
     );
 
     let duration = Duration::from_secs(options.seconds);
@@ -94,11 +125,11 @@ pub(crate) async fn run(options: &Options) -> Figure {
             operations: answered.len() as u64,
             elapsed,
             cpu,
-            latencies: times(&answered, &arrived),
+            latencies: write.times(&answered, &arrived),
         }
     };
     let figure = Figure::measure(
-        "end_to_end",
+        write.figure(),
         "events/s",
         "the same rows by pgbench, one transaction an event",
         options,
@@ -116,7 +147,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
             .send(options.connections, 3 * duration, Some(rate), next.get())
             .await;
         next.set(next.get() + answered.len() as u64);
-        figure = with_times(figure, name, &arrivals, &answered).await;
+        figure = with_times(figure, write, name, &arrivals, &answered).await;
         lane.drained().await;
     }
     figure
@@ -125,6 +156,7 @@ pub(crate) async fn run(options: &Options) -> Figure {
 /// The figure with the times from these answers to the arrivals.
 async fn with_times(
     mut figure: Figure,
+    write: Write,
     name: &str,
     arrivals: &Arrivals,
     answered: &[Answered],
@@ -133,7 +165,7 @@ async fn with_times(
         (arrivals.count() >= answered.len()).then_some(())
     })
     .await;
-    let mut times = times(answered, &arrivals.take());
+    let mut times = write.times(answered, &arrivals.take());
     times.sort_unstable();
     for percent in [50, 99] {
         let value = percentile_ms(&times, percent).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     queue::{Lane, Worker, wait_for},
     statements::{self, Totals},
     world::World,
-    writes::Writes,
+    writes::{Write, Writes},
 };
 
 const GROWN: &str = include_str!("../sql/growth.sql");
@@ -63,7 +63,13 @@ pub(crate) async fn run(options: &Options) -> Figure {
         )
         .await;
     let lane = Lane::of_url(&ceiling, arrivals.url());
-    let writes = Writes::new(world.address(), &world.client, &variants, &location);
+    let writes = Writes::new(
+        Write::Order,
+        world.address(),
+        &world.client,
+        &variants,
+        &location,
+    );
     let bench = Bench {
         world: &world,
         ceiling: &ceiling,

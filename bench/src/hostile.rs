@@ -17,7 +17,7 @@ use crate::{
     memory::{self, Memory},
     queue::{Lane, wait_for},
     world::{World, set_stock, stocked},
-    writes::{Writes, times},
+    writes::{Write, Writes},
 };
 
 /// How the others' endpoints behave: paths of the bare receiver.
@@ -74,13 +74,19 @@ pub(crate) async fn run(options: &Options) -> Figure {
     }
     world
         .client
-        .endpoint(Some(arrivals.url()), &["order.placed"])
+        .endpoint(Some(arrivals.url()), &[Write::Order.event_type()])
         .await;
     let lane = Lane::of_url(&ceiling, arrivals.url());
     ceiling.psql("vacuum analyze");
     receiver.reset().await;
     world.client.refresh().await;
-    let mut writes = Writes::new(world.address(), &world.client, &variants, &location);
+    let mut writes = Writes::new(
+        Write::Order,
+        world.address(),
+        &world.client,
+        &variants,
+        &location,
+    );
     let stoa = world.stoa.pid();
     memory::forget(stoa);
 
@@ -178,7 +184,7 @@ async fn offer(
     })
     .await;
     let arrived = arrivals.take();
-    let mut times = times(&answered, &arrived);
+    let mut times = Write::Order.times(&answered, &arrived);
     times.sort_unstable();
     let sample = |operations| Sample {
         operations,

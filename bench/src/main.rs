@@ -45,6 +45,7 @@ mod world;
 mod writes;
 
 use figure::Figure;
+use writes::Write;
 
 /// Measures Stoa against its ceilings.
 #[derive(Debug, Parser)]
@@ -71,7 +72,7 @@ enum Child {
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, hostile, growth, tokens, `token_rows`, refresh, verify, `verify_new`.
+    /// Only these benchmarks: reads, orders, `hot_sku`, import, deliveries, `deliveries_relayed`, `end_to_end`, `end_to_end_orders`, hostile, growth, tokens, `token_rows`, refresh, verify, `verify_new`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
@@ -112,7 +113,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "reads",
     "orders",
     "hot_sku",
@@ -120,6 +121,7 @@ const NAMES: [&str; 14] = [
     "deliveries",
     "deliveries_relayed",
     "end_to_end",
+    "end_to_end_orders",
     "hostile",
     "growth",
     "tokens",
@@ -156,7 +158,8 @@ async fn main() {
             "import" => import::run(&options).await,
             "deliveries" => deliveries::run(&options, deliveries::Backlog::Queued).await,
             "deliveries_relayed" => deliveries::run(&options, deliveries::Backlog::Unrelayed).await,
-            "end_to_end" => end_to_end::run(&options).await,
+            "end_to_end" => end_to_end::run(&options, Write::Stock).await,
+            "end_to_end_orders" => end_to_end::run(&options, Write::Order).await,
             "hostile" => hostile::run(&options).await,
             "growth" => growth::run(&options).await,
             "tokens" => tokens::run(&options, tokens::Against::Signing).await,

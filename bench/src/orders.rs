@@ -19,7 +19,7 @@ use crate::{
     world::World,
 };
 
-const SETUP: &str = include_str!("../sql/orders_setup.sql");
+const SETUP: &str = include_str!("../sql/samples.sql");
 const ORDER: &str = include_str!("../sql/order.pgbench.sql");
 
 /// SKUs that orders are spread over.
@@ -117,7 +117,11 @@ pub(crate) async fn run(options: &Options, shape: Shape) -> Figure {
         (count.trim() == wanted.to_string()).then_some(())
     })
     .await;
-    ceiling.psql(&SETUP.replace("{merchant}", &merchant));
+    ceiling.psql(
+        &SETUP
+            .replace("{merchant}", &merchant)
+            .replace("{operation}", "order.place"),
+    );
     let script = shape.script(&merchant);
 
     let bodies: Vec<Bytes> = (0..50_000)

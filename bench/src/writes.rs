@@ -1,4 +1,4 @@
-//! Orders of one line, each a write over HTTP that makes one event for an endpoint; and how long the events took from the answer to their arrival.
+//! Writes over HTTP, each of which makes one event for an endpoint; and how long the events took from the answer to their arrival.
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,84 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::load;
 
-/// Different orders; after that they come again, under new keys.
+/// Different bodies; after that they come again, under new keys.
 const BODIES: u64 = 50_000;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// The stock of one SKU is set. One SKU after the other, so that each write has an event of its own.
+    Stock,
+    /// An order of one line is placed.
+    Order,
+}
+
+impl Write {
+    /// The type of the event that it makes.
+    pub(crate) fn event_type(self) -> &'static str {
+        match self {
+            Self::Stock => "inventory.level_changed",
+            Self::Order => "order.placed",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Stock => "/v1/inventory-levels/set",
+            Self::Order => "/v1/orders",
+        }
+    }
+
+    fn body(self, number: u64, variants: &[String], location: &str) -> Value {
+        let place = |number: u64| usize::try_from(number % variants.len() as u64).unwrap();
+        match self {
+            Self::Stock => {
+                let variant = &variants[place(number)];
+                // Never what it was before.
+                let on_hand = 1_000 + number / variants.len() as u64;
+                json!({"entries": [{"variantId": variant, "locationId": location, "onHand": on_hand}]})
+            }
+            Self::Order => {
+                let variant = &variants[place(load::scattered(number))];
+                json!({"lines": [{"variantId": variant, "quantity": 1}], "locationId": location})
+            }
+        }
+    }
+
+    /// What the answer and the event's data have in common, and no other's.
+    fn name(self, resource: &Value) -> String {
+        match self {
+            Self::Stock => format!("{} {}", resource["variantId"], resource["version"]),
+            Self::Order => resource["id"].to_string(),
+        }
+    }
+
+    /// From each answer to the arrival of its event; nothing where that was faster.
+    pub(crate) fn times(
+        self,
+        answered: &[Answered],
+        arrived: &[(Instant, Bytes)],
+    ) -> Vec<Duration> {
+        let arrivals: HashMap<String, Instant> = arrived
+            .iter()
+            .map(|(at, body)| {
+                let event: Value = serde_json::from_slice(body).unwrap();
+                (self.name(&event["data"]), *at)
+            })
+            .collect();
+        answered
+            .iter()
+            .map(|answered| {
+                let answer: Value = serde_json::from_slice(&answered.body).unwrap();
+                let resource = match self {
+                    Self::Stock => &answer["levels"][0],
+                    Self::Order => &answer,
+                };
+                arrivals[&self.name(resource)].saturating_duration_since(answered.at)
+            })
+            .collect()
+    }
+}
 
 /// A request that was answered.
 #[derive(Debug)]
@@ -28,31 +104,28 @@ pub(crate) struct Answered {
     body: Bytes,
 }
 
-/// What makes one event of the type `order.placed` each time.
+/// Many of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Writes {
+    write: Write,
     address: SocketAddr,
     authorization: String,
     bodies: Arc<Vec<Bytes>>,
 }
 
 impl Writes {
-    /// Orders of these variants.
+    /// Writes about these variants.
     pub(crate) fn new(
+        write: Write,
         address: SocketAddr,
         client: &Client,
         variants: &[String],
         location: &str,
     ) -> Self {
-        let bodies = (0..BODIES).map(|number| {
-            let sku = usize::try_from(load::scattered(number) % variants.len() as u64).unwrap();
-            let order = json!({
-                "lines": [{"variantId": variants[sku], "quantity": 1}],
-                "locationId": location
-            });
-            Bytes::from(order.to_string())
-        });
+        let bodies = (0..BODIES)
+            .map(|number| Bytes::from(write.body(number, variants, location).to_string()));
         Self {
+            write,
             address,
             authorization: format!("Bearer {}", client.token()),
             bodies: Arc::new(bodies.collect()),
@@ -66,7 +139,7 @@ impl Writes {
 
     fn request(&self, number: u64) -> load::Message {
         let place = usize::try_from(number).unwrap() % self.bodies.len();
-        load::request("POST", self.address, "/v1/orders")
+        load::request("POST", self.address, self.write.path())
             .header("authorization", &self.authorization)
             .header("content-type", "application/json")
             .header("idempotency-key", new_key())
@@ -109,30 +182,11 @@ impl Writes {
                     let status = answer.status();
                     let body = answer.into_body().collect().await.unwrap().to_bytes();
                     let at = Instant::now();
-                    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
+                    assert!(status.is_success(), "{}", String::from_utf8_lossy(&body));
                     answered.push(Answered { at, body });
                 }
             });
         }
         sending.join_all().await.into_iter().flatten().collect()
     }
-}
-
-/// From each answer to the arrival of its event; nothing where that was faster.
-pub(crate) fn times(answered: &[Answered], arrived: &[(Instant, Bytes)]) -> Vec<Duration> {
-    let arrivals: HashMap<String, Instant> = arrived
-        .iter()
-        .map(|(at, body)| {
-            let event: Value = serde_json::from_slice(body).unwrap();
-            (event["data"]["id"].as_str().unwrap().to_owned(), *at)
-        })
-        .collect();
-    answered
-        .iter()
-        .map(|answered| {
-            let order: Value = serde_json::from_slice(&answered.body).unwrap();
-            let at = arrivals[order["id"].as_str().unwrap()];
-            at.saturating_duration_since(answered.at)
-        })
-        .collect()
 }

@@ -1,4 +1,4 @@
--- The merchant's goods, and what one order of Stoa's has written, as samples of the rows that are wide.
+-- The merchant's goods, and what one write of Stoa's has come to, as samples of the rows that are wide.
 insert into ceiling.locations select * from public.locations where merchant_id = '{merchant}';
 insert into ceiling.products select * from public.products where merchant_id = '{merchant}';
 insert into ceiling.variants select * from public.variants where merchant_id = '{merchant}';
@@ -21,13 +21,21 @@ from ceiling.variants as variants
 join ceiling.products as products on products.merchant_id = variants.merchant_id and products.id = variants.product_id
 join ceiling.inventory_levels as levels on levels.merchant_id = variants.merchant_id and levels.variant_id = variants.id;
 
+-- The newest change of stock is of the write that is the sample.
+create table ceiling.sample_movements as
+select * from public.inventory_movements where merchant_id = '{merchant}' order by id desc limit 1;
 create table ceiling.sample_keys as
-select * from public.idempotency_keys where merchant_id = '{merchant}' and operation = 'order.place' limit 1;
+select * from public.idempotency_keys where merchant_id = '{merchant}' and operation = '{operation}' order by created_at desc limit 1;
 create table ceiling.sample_transitions as
-select * from public.order_transitions where merchant_id = '{merchant}' limit 1;
+select transitions.*
+from public.order_transitions as transitions
+join ceiling.sample_movements on sample_movements.request_id = transitions.request_id
+where transitions.merchant_id = '{merchant}';
 create table ceiling.sample_events as
 select events.*
 from public.events
-join ceiling.sample_transitions on sample_transitions.request_id = events.request_id
+join ceiling.sample_movements on sample_movements.request_id = events.request_id
 where events.merchant_id = '{merchant}';
+create table ceiling.sample_attempts as
+select * from public.attempts where merchant_id = '{merchant}' limit 1;
 vacuum analyze;

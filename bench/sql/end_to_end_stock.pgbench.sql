@@ -1,0 +1,10 @@
+insert into ceiling.inventory_movements
+    (merchant_id, id, variant_id, location_id, reason, on_hand_delta, reserved_delta, level_version, order_id, app_id, request_id, note, occurred_at)
+select skus.merchant_id, ceiling.new_id(), skus.variant_id, skus.location_id, 'set', 1, 0, 1, null, app_id, request_id, null, now()
+from ceiling.skus
+cross join ceiling.sample_movements
+where number = :sku;
+update ceiling.inventory_levels as levels
+set on_hand = on_hand + 1, version = version + 1, updated_at = now()
+from ceiling.skus
+where number = :sku and levels.merchant_id = '{merchant}' and levels.variant_id = skus.variant_id and levels.location_id = skus.location_id;
