@@ -1,25 +1,32 @@
-//! The documentation for app developers is true: its commands are run in their order, and the tests that it names are there.
+//! The documentation is true: its commands are run in their order, what it shows of programs and metrics is what there is, and the tests that it names are
+//! there.
 
 use std::{
     collections::BTreeMap,
     io::Write,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
-use tests::{Browser, Person, Stoa};
+use serde_json::{Value, json};
+use tests::{Browser, Person, Receiver, Stoa, StoaOptions, wait_for};
 
 use crate::{STOA, architecture, interop};
 
-fn document() -> String {
+fn docs() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    std::fs::read_to_string(root.join("docs/oauth.md")).unwrap()
+    root.join("docs")
 }
 
-/// The blocks of commands, in their order.
-fn blocks(text: &str) -> Vec<String> {
-    let parts = text.split("```sh\n").skip(1);
+fn document(name: &str) -> String {
+    std::fs::read_to_string(docs().join(name)).unwrap()
+}
+
+/// The blocks in a language, in their order; those in `sh` are commands.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let opening = format!("```{language}\n");
+    let parts = text.split(opening.as_str()).skip(1);
     parts
         .map(|part| part.split("\n```").next().unwrap().to_owned())
         .collect()
@@ -94,6 +101,13 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The block that ends what another has started was not come to.
+            let _ = Command::new("bash")
+                .args(["-c", "source ./kept && kill \"$RECEIVER_PID\""])
+                .current_dir(&self.directory)
+                .output();
+        }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -102,7 +116,7 @@ impl Drop for Shell {
 async fn the_commands_for_app_developers_work_as_printed() {
     let stoa = Stoa::shared(STOA).await;
     let shell = Shell::new(&stoa);
-    let blocks = blocks(&document());
+    let blocks = blocks(&document("oauth.md"), "sh");
     assert!(blocks.len() > 15, "{}", blocks.len());
     for block in &blocks {
         let typed = if block.contains(" CALLBACK") {
@@ -125,11 +139,113 @@ async fn the_commands_for_app_developers_work_as_printed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_for_receivers_work_as_printed() {
+    let stoa = Stoa::shared(STOA).await;
+    let shell = Shell::new(&stoa);
+    let verify = docs().join("verifying-webhooks/verify.py");
+    std::fs::copy(verify, shell.directory.join("verify.py")).unwrap();
+    let blocks = blocks(&document("webhooks.md"), "sh");
+    assert!(blocks.len() > 15, "{}", blocks.len());
+    for block in &blocks {
+        shell.run(block, "");
+    }
+}
+
+#[test]
+fn the_listings_for_receivers_are_parts_of_the_programs() {
+    let text = document("webhooks.md");
+    for (language, file) in [
+        ("python", "verify.py"),
+        ("js", "verify.mjs"),
+        ("go", "verify.go"),
+        ("php", "verify.php"),
+        ("rust", "verify.rs"),
+    ] {
+        let program = document(&format!("verifying-webhooks/{file}"));
+        let listings = blocks(&text, language);
+        assert_eq!(listings.len(), 1, "{language}");
+        assert!(
+            program.contains(&listings[0]),
+            "{file} has no such part:\n{}",
+            listings[0]
+        );
+    }
+}
+
+/// The metrics of the operators' table with what each is.
+fn explained_metrics() -> BTreeMap<String, String> {
+    let text = document("operations.md");
+    let (_, section) = text.split_once("\n## Metrics\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+        let name = cells.next()?.strip_suffix('`')?;
+        let kind = cells.next()?.split(',').next()?;
+        Some((name.to_owned(), kind.to_owned()))
+    });
+    rows.collect()
+}
+
+/// The metrics of an answer in Prometheus's text format with what each is.
+fn served_metrics(text: &str) -> BTreeMap<String, String> {
+    let types = text.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some((name.to_owned(), kind.to_owned()))
+    });
+    types.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_that_is_served_is_explained_to_operators_and_no_other() {
+    let explained = explained_metrics();
+    assert!(explained.len() > 10, "{explained:?}");
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let options = StoaOptions {
+        retry_schedule: Some("0".to_owned()),
+        arguments: vec!["--metrics-listen".to_owned(), address.to_string()],
+        ..StoaOptions::default()
+    };
+    let stoa = Stoa::start_with(STOA, options).await;
+    let client = stoa.client().await;
+    let receiver = Receiver::start().await;
+    receiver.answer_with(500);
+    let (endpoint, _) = client
+        .endpoint(Some(receiver.url()), &["product.created"])
+        .await;
+    let path = format!("/v1/webhook-endpoints/{endpoint}");
+    // A metric shows once something is counted: an event is followed, given up on and replayed.
+    let mut stream = client.follow(&format!("{path}/events/stream"), None).await;
+    stream.begun().await;
+    client.product("a", "1.00").await;
+    wait_for("the dead letter", async || {
+        let letters = client.get(&format!("{path}/dead-letters")).await;
+        (letters.expect(200)["data"] != json!([])).then_some(())
+    })
+    .await;
+    let everything_missed = json!({});
+    client
+        .post(&format!("{path}/replays"), &everything_missed)
+        .await
+        .expect(202);
+    let operator = client.at(&format!("http://{address}"));
+    let served = wait_for("as many metrics as are explained", async || {
+        let served = served_metrics(&operator.get("/metrics").await.text);
+        (served.len() >= explained.len()).then_some(served)
+    })
+    .await;
+    assert_eq!(served, explained);
+    drop(stream);
+}
+
 #[test]
 fn the_tests_that_the_documentation_names_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources: BTreeMap<_, _> = architecture::sources(root).into_iter().collect();
-    let text = document();
+    let text = document("oauth.md");
     let table = text.split("## What is held").nth(1).unwrap();
     let names: Vec<&str> = table
         .split('`')

@@ -29,6 +29,7 @@ use crate::{
     event::Envelope,
     feed,
     hub::{Hub, Subscription},
+    metrics::{self, OpenStream},
     stream::{self, StreamRequest},
 };
 
@@ -139,6 +140,7 @@ impl Streams {
             heartbeat_at: now + HEARTBEAT_EVERY,
             has_ended: false,
             _seat: seat,
+            _open: metrics::stream_opened(),
         };
         live.read().await?;
         Ok(live)
@@ -179,6 +181,7 @@ pub struct Live {
     heartbeat_at: Instant,
     has_ended: bool,
     _seat: Seat,
+    _open: OpenStream,
 }
 
 impl std::fmt::Debug for Live {

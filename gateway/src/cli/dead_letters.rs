@@ -111,7 +111,7 @@ impl List {
     async fn run(mut self) -> CommandResult {
         let client = self
             .server
-            .take_client([Scope::WebhooksRead].into_iter().collect(), Breadth::Needed)?;
+            .take_client([Scope::WebhooksRead].into_iter().collect(), Breadth::Grant)?;
         for endpoint in endpoints(&client, self.endpoint).await? {
             let mut pages = Pages::of(dead_letters_path(&endpoint));
             while let Some(letters) = pages.next(&client).await? {
@@ -132,7 +132,7 @@ impl Show {
     async fn run(mut self) -> CommandResult {
         let client = self
             .server
-            .take_client([Scope::WebhooksRead].into_iter().collect(), Breadth::Needed)?;
+            .take_client([Scope::WebhooksRead].into_iter().collect(), Breadth::Grant)?;
         let path = format!("/v1/dead-letters/{}", path_segment(&self.id));
         let letter: Value = client.get(&path).await?;
         say(serde_json::to_string_pretty(&letter)?);
