@@ -35,6 +35,11 @@ impl<T: Kind> Id<T> {
         Self::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// When it was made, to the millisecond.
+    pub fn made_at(self) -> Timestamp {
+        Timestamp::from_unix_millis(i64::try_from(self.0.as_u128() >> 80).unwrap_or_default())
+    }
+
     /// The id whose bytes are `uuid`.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid, PhantomData)

@@ -19,9 +19,10 @@ use sqlx::PgConnection;
 
 use crate::{
     delivery::{self, Attempt, Report},
-    endpoint::{self, EndpointId, Status, Visible},
-    error::{Error, Refusal},
+    endpoint::{self, EndpointId, Visible},
+    error::Error,
     event::{self, Envelope, Event},
+    replay,
     retry::DeadLetterReason,
     stream,
 };
@@ -241,16 +242,7 @@ impl Operation for Replay {
     ) -> Result<Replayed, Error> {
         let row = find(&mut *tx, actor, self.id).await?;
         let endpoint = endpoint::get(&mut *tx, actor, row.endpoint).await?;
-        if endpoint.status == Status::Disabled {
-            return Err(Refusal::EndpointDisabled.into());
-        }
-        if !endpoint.is_queued() {
-            return Err(Refusal::EndpointWithoutUrl.into());
-        }
-        store::queue(&mut *tx, actor.merchant, &row, now).await?;
-        if endpoint.url.is_some() {
-            endpoint::store::raise_lane(tx, row.endpoint, Some(now)).await?;
-        }
+        replay::queue_again(tx, actor.merchant, &endpoint, row.sequence, now).await?;
         Ok(Replayed {
             dead_letter_id: row.id,
             endpoint_id: row.endpoint,

@@ -59,7 +59,24 @@ pub struct Attempt {
     pub answer_excerpt: Option<String>,
 }
 
+/// What an acknowledgement counts as: an answer that accepts.
+const ACKNOWLEDGED_STATUS: i32 = 200;
+
 impl Attempt {
+    /// An event that was leased at that time and is acknowledged now.
+    pub(crate) fn acknowledged(number: i32, leased_at: Timestamp, now: Timestamp) -> Self {
+        let duration = now.since(leased_at);
+        Self {
+            id: AttemptId::new(leased_at),
+            number,
+            started_at: leased_at,
+            duration_ms: i32::try_from(duration.as_millis()).unwrap_or(i32::MAX),
+            status: Some(ACKNOWLEDGED_STATUS),
+            error: None,
+            answer_excerpt: None,
+        }
+    }
+
     pub(crate) fn new(number: i32, started_at: Timestamp, outcome: &Outcome) -> Self {
         let (status, error, answer_excerpt) = match &outcome.result {
             Ok(answer) => (
@@ -153,7 +170,33 @@ pub(crate) struct Report {
     pub(crate) decision: Decision,
 }
 
+/// An attempt, and what it was at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made<'m> {
+    pub(crate) merchant: MerchantId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) event: EventId,
+    pub(crate) sequence: i64,
+    pub(crate) attempt: &'m Attempt,
+    /// The version of the endpoint that it was made for.
+    pub(crate) endpoint_version: i64,
+    /// Bytes of the body that was sent, if one was.
+    pub(crate) request_bytes: Option<i32>,
+}
+
 impl Report {
+    fn made(&self) -> Made<'_> {
+        Made {
+            merchant: self.lease.merchant,
+            endpoint: self.lease.endpoint,
+            event: self.event.id,
+            sequence: self.sequence,
+            attempt: &self.attempt,
+            endpoint_version: self.endpoint_version,
+            request_bytes: Some(self.request_bytes),
+        }
+    }
+
     /// When the attempt was over.
     pub(crate) fn ended_at(&self) -> Timestamp {
         let duration = u64::try_from(self.attempt.duration_ms).unwrap_or(0);
@@ -197,7 +240,8 @@ pub(crate) async fn settle(
         .filter(|(_, counted)| **counted)
         .map(|(report, _)| *report)
         .collect();
-    store::insert_attempts(&mut *tx, &valid).await?;
+    let made: Vec<Made<'_>> = valid.iter().map(|report| report.made()).collect();
+    store::insert_attempts(&mut *tx, &made).await?;
     let mut announced = fare::note(&mut *tx, &valid, now).await?;
 
     let mut delivered = Vec::new();

@@ -99,9 +99,44 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether what it is sent waits in a queue: to be posted, or to be leased. What is read by number does not.
+    /// What becomes of its events while it is enabled.
+    pub(crate) fn outlet(&self) -> Outlet {
+        Outlet::of(self.url.is_some(), &self.settings)
+    }
+
+    /// Whether what it is sent waits in a queue while it is enabled: to be posted, or to be leased. What is read by number does not.
     pub(crate) fn is_queued(&self) -> bool {
-        self.url.is_some() || self.settings.pull == settings::PullMode::Lease
+        self.outlet().is_queued()
+    }
+
+    /// Whether one resource's deliveries wait for one another.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.settings.delivery.ordering == settings::Ordering::Resource
+    }
+}
+
+/// How events leave an endpoint's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlet {
+    /// They are read by their numbers, and nothing is queued.
+    Read,
+    /// They are queued to be leased.
+    Leased,
+    /// They are queued to be posted, by the owner of the endpoint's lane.
+    Sent,
+}
+
+impl Outlet {
+    pub(crate) fn of(has_url: bool, settings: &Settings) -> Self {
+        match settings.pull {
+            _ if has_url => Self::Sent,
+            settings::PullMode::Lease => Self::Leased,
+            settings::PullMode::Cursor => Self::Read,
+        }
+    }
+
+    pub(crate) const fn is_queued(self) -> bool {
+        !matches!(self, Self::Read)
     }
 }
 

@@ -29,11 +29,13 @@ use tokio::time::Instant;
 
 use crate::{
     dead_letter::DeadLetterId,
+    delivery::{Attempt, Made, store::insert_attempts},
     endpoint::{EndpointId, Visible, settings::PullMode},
     error::{Error, Refusal},
     event::{self, Envelope, Event},
     follow::{Seats, Standing},
     hub::Hub,
+    render::Form,
     retry::DeadLetterReason,
     stream,
 };
@@ -167,7 +169,11 @@ struct Candidate {
 struct Reading {
     is_pushed: bool,
     is_disabled: bool,
+    /// The version of the endpoint.
+    version: i64,
     pull: PullMode,
+    /// The form in which its events are handed out.
+    form: Form,
     /// The schedule's attempts, where the endpoint has a schedule of its own.
     attempts_max: Option<u32>,
 }
@@ -439,11 +445,28 @@ impl Operation for Acknowledge {
     ) -> Result<LeaseSettled, Error> {
         let Of { id, input } = &self.input;
         // While it is disabled too: what was dealt with was dealt with.
-        store::reading(&mut *tx, Visible::to(actor), *id)
+        let reading = store::reading(&mut *tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
         let named = input.sequences.as_deref();
-        let settled = store::remove(tx, actor.merchant, *id, input.lease_id, named, now).await?;
+        let removed =
+            store::remove(&mut *tx, actor.merchant, *id, input.lease_id, named, now).await?;
+        let leased_at = input.lease_id.made_at();
+        let attempts: Vec<Attempt> = removed
+            .iter()
+            .map(|held| Attempt::acknowledged(held.attempt, leased_at, now))
+            .collect();
+        let made = removed.iter().zip(&attempts).map(|(held, attempt)| Made {
+            merchant: actor.merchant,
+            endpoint: *id,
+            event: held.event,
+            sequence: held.sequence,
+            attempt,
+            endpoint_version: reading.version,
+            request_bytes: None,
+        });
+        insert_attempts(tx, &made.collect::<Vec<_>>()).await?;
+        let settled: Vec<i64> = removed.iter().map(|held| held.sequence).collect();
         LeaseSettled::new(input.lease_id, named, &settled)
     }
 }
@@ -606,17 +629,23 @@ impl Leasing {
     ) -> Result<Vec<LeasedEvent>, Error> {
         let merchant = actor.merchant;
         let mut tx = self.database.enter_by_key(merchant).await?;
+        let reading = store::reading(&mut tx, Visible::to(actor), id)
+            .await?
+            .ok_or(Error::EndpointNotFound(id))?;
+        let form = reading.form;
         let held = store::held(&mut tx, merchant, id, lease, now).await?;
         let receiver = stream::receiver(&mut tx, actor, id, now).await?;
         let ids: Vec<EventId> = held.iter().map(|row| row.event).collect();
         let events = events(&mut tx, actor, &ids, now).await?;
-        let wanted = events.iter().filter(|event| receiver.wants_personal(event));
+        let wanted = events
+            .iter()
+            .filter(|event| form.wants_personal(event, &receiver));
         let personal = event::select_personal(&mut tx, &self.keyring, merchant, wanted).await?;
         tx.commit().await?;
         let mut leased = Vec::with_capacity(held.len());
         for (row, event) in held.iter().zip(&events) {
             leased.push(LeasedEvent {
-                event: event::envelope(
+                event: form.show(
                     event,
                     merchant,
                     Some(row.sequence),

@@ -23,7 +23,12 @@ use kernel::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app_endpoint, endpoint::EndpointId, hub::Hub, sink::Follower};
+use crate::{
+    app_endpoint,
+    endpoint::{EndpointId, Outlet},
+    hub::Hub,
+    sink::Follower,
+};
 
 mod filters;
 mod plan;
@@ -31,6 +36,7 @@ mod store;
 
 use filters::Filters;
 pub(crate) use plan::resource_key;
+pub(crate) use store::raise_lanes;
 
 /// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
@@ -275,19 +281,21 @@ impl Relay {
             // Who was enabled since the audience was read is caught up with what came before: what comes from here on is queued.
             let unqueued: Vec<EndpointId> = interest
                 .iter()
-                .filter(|interest| !interest.is_queued)
+                .filter(|interest| !interest.outlet.is_queued())
                 .map(|interest| interest.endpoint)
                 .collect();
             if !unqueued.is_empty() {
-                let enabled = store::queued_now(&mut tx, merchant, &unqueued).await?;
+                let outlets = store::outlets(&mut tx, merchant, &unqueued).await?;
                 for interest in &mut interest {
-                    interest.is_queued |= enabled.contains(&interest.endpoint);
+                    if let Some(outlet) = outlets.get(&interest.endpoint) {
+                        interest.outlet = *outlet;
+                    }
                 }
             }
             let entries = plan::number(&interest, &cursors);
             let deliveries: Vec<plan::Entry> = entries
                 .iter()
-                .filter(|entry| entry.is_queued)
+                .filter(|entry| entry.outlet.is_queued())
                 .copied()
                 .collect();
             store::insert_streams(&mut tx, merchant, &entries).await?;
@@ -296,8 +304,10 @@ impl Relay {
             moved.stream_entries = entries.len();
             moved.deliveries = deliveries.len();
             // Last, because the lanes are shared with the workers of everybody.
-            let mut lanes: Vec<EndpointId> =
-                deliveries.iter().map(|entry| entry.endpoint).collect();
+            let sent = deliveries
+                .iter()
+                .filter(|entry| entry.outlet == Outlet::Sent);
+            let mut lanes: Vec<EndpointId> = sent.map(|entry| entry.endpoint).collect();
             lanes.dedup();
             store::raise_lanes(&mut tx, &lanes, now).await?;
         }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     endpoint::settings::{Compression, PayloadSettings, Shape},
-    event::{self, Event, Receiver},
+    event::{self, Envelope, Event, Receiver},
 };
 
 mod template;
@@ -28,6 +28,9 @@ use version::{VERSIONS, VersionIndex};
 
 /// Bytes from which a body is compressed: below, the header costs more than is saved.
 const COMPRESSED_BYTES_MIN: usize = 1_024;
+
+/// Bytes of an envelope without its data, about: what is set aside for them.
+const ENVELOPE_BYTES: usize = 512;
 
 /// The level of gzip: its usual one. JSON becomes a fifth to a tenth; higher levels take twice the time for a few percent.
 const COMPRESSION_LEVEL: u32 = 6;
@@ -63,11 +66,64 @@ pub(crate) struct RenderKey {
     personal: bool,
 }
 
+/// The form in which an endpoint has asked for events: how much of each, and in which version of the API. What it is sent has it, what it leases, and what is
+/// read of its stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    shape: Shape,
+    version: VersionIndex,
+}
+
+impl Form {
+    /// The form that these settings ask for.
+    pub(crate) fn of(settings: &PayloadSettings) -> Result<Self, RenderError> {
+        let version = match settings.api_version.as_deref() {
+            None => VersionIndex::NEWEST,
+            Some(name) => VERSIONS.find(name).ok_or_else(|| RenderError::ApiVersion {
+                given: name.to_owned(),
+                known: VERSIONS.names(),
+            })?,
+        };
+        Ok(Self {
+            shape: settings.shape,
+            version,
+        })
+    }
+
+    /// Whether the event's personal part is to be opened: only if this receiver sees it, and in this shape.
+    pub(crate) fn wants_personal(self, event: &Event, receiver: &Receiver) -> bool {
+        self.shape == Shape::Full && receiver.wants_personal(event)
+    }
+
+    /// The event as this receiver is given it, under its number if it has one. `personal` is the opened personal part, brought only if
+    /// [`Form::wants_personal`] said so; one that is missing has been erased.
+    pub(crate) fn show(
+        self,
+        event: &Event,
+        merchant: MerchantId,
+        sequence: Option<i64>,
+        receiver: &Receiver,
+        personal: Option<&Value>,
+    ) -> Result<Envelope, serde_json::Error> {
+        let personal = personal.filter(|_| self.shape == Shape::Full);
+        let mut shown = event::envelope(event, merchant, sequence, receiver, personal)?;
+        VERSIONS
+            .name(self.version)
+            .clone_into(&mut shown.api_version);
+        shown.data = match (self.shape, shown.data) {
+            (Shape::Full, Some(data)) => {
+                Some(VERSIONS.downgrade(self.version, &shown.kind, data)?)
+            }
+            _ => None,
+        };
+        Ok(shown)
+    }
+}
+
 /// Makes bodies for one version of an endpoint's settings.
 #[derive(Debug)]
 pub struct Renderer {
-    shape: Shape,
-    version: VersionIndex,
+    form: Form,
     template: Option<Template>,
     batch_events_max: Option<usize>,
     compression: Compression,
@@ -76,17 +132,9 @@ pub struct Renderer {
 impl Renderer {
     /// A renderer for these settings.
     pub fn compile(settings: &PayloadSettings) -> Result<Self, RenderError> {
-        let version = match settings.api_version.as_deref() {
-            None => VersionIndex::NEWEST,
-            Some(name) => VERSIONS.find(name).ok_or_else(|| RenderError::ApiVersion {
-                given: name.to_owned(),
-                known: VERSIONS.names(),
-            })?,
-        };
         let template = settings.transformation.as_deref();
         Ok(Self {
-            shape: settings.shape,
-            version,
+            form: Form::of(settings)?,
             template: template.map(Template::compile).transpose()?,
             batch_events_max: settings
                 .batch_events_max
@@ -100,8 +148,12 @@ impl Renderer {
         let seen = receiver.may_see(&event.scope, &event.locations);
         RenderKey {
             // What is withheld looks alike.
-            shape: if seen { self.shape } else { Shape::default() },
-            version: self.version,
+            shape: if seen {
+                self.form.shape
+            } else {
+                Shape::default()
+            },
+            version: self.form.version,
             seen,
             personal: self.wants_personal(event, receiver),
         }
@@ -109,7 +161,7 @@ impl Renderer {
 
     /// Whether the event's personal part is to be opened: only if this receiver sees it, and in this shape.
     pub(crate) fn wants_personal(&self, event: &Event, receiver: &Receiver) -> bool {
-        self.shape == Shape::Full && receiver.wants_personal(event)
+        self.form.wants_personal(event, receiver)
     }
 
     /// The event's bytes for this receiver. `personal` is the opened personal part, brought only if [`Renderer::wants_personal`] said so; one that is missing has
@@ -121,19 +173,11 @@ impl Renderer {
         receiver: &Receiver,
         personal: Option<&Value>,
     ) -> Result<Rendered, serde_json::Error> {
-        let personal = personal.filter(|_| self.shape == Shape::Full);
-        let mut shown = event::envelope(event, merchant, None, receiver, personal)?;
+        let shown = self.form.show(event, merchant, None, receiver, personal)?;
         let is_withheld = shown.resource.is_none();
-        VERSIONS
-            .name(self.version)
-            .clone_into(&mut shown.api_version);
-        shown.data = match (self.shape, shown.data) {
-            (Shape::Full, Some(data)) => {
-                Some(VERSIONS.downgrade(self.version, &shown.kind, data)?)
-            }
-            _ => None,
-        };
-        let whole = serde_json::to_vec(&shown)?;
+        let data_bytes = shown.data.as_deref().map_or(0, |data| data.get().len());
+        let mut whole = Vec::with_capacity(data_bytes + ENVELOPE_BYTES);
+        serde_json::to_writer(&mut whole, &shown)?;
         // `sequence` follows `type`, and `type` follows `id`.
         let mut head = b"{\"id\":".to_vec();
         serde_json::to_writer(&mut head, &shown.id)?;

@@ -10,7 +10,7 @@
 use kernel::{
     actor::{Access, Actor},
     clock::Timestamp,
-    id::{AppId, EventId, Id, Kind, MerchantId},
+    id::{EventId, Id, Kind, MerchantId},
     idempotency::{Call, Kept, Operation},
     page::{Page, PageRequest},
     scope::Scope,
@@ -21,14 +21,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    endpoint::{self, EndpointId},
+    endpoint::{self, Endpoint, EndpointId, Outlet, Status},
     error::{Error, Refusal},
+    relay::raise_lanes,
 };
 
 mod replayer;
-pub(crate) mod store;
+mod store;
 
 pub use replayer::{BATCH_SEQUENCES_MAX, QUEUED_MAX, Replayer};
+use store::Chosen;
 
 /// Replays of one endpoint that may be running at once: each more would only go through the same stream beside the others.
 pub const RUNNING_MAX: u32 = 10;
@@ -239,11 +241,10 @@ fn is_pattern(text: &str) -> bool {
 
 /// Starts a replay of an endpoint's stream, in the transaction that is given. Called by [`Start`], and where an endpoint is enabled with catch-up.
 ///
-/// `app` is whose endpoint it is. The caller has seen to it that the actor sees the endpoint. It is a [`Refusal::TooManyReplays`] if [`RUNNING_MAX`] are
+/// The caller has seen to it that the actor sees the endpoint. It is a [`Refusal::TooManyReplays`] if [`RUNNING_MAX`] are
 /// running already.
 pub async fn start(
     tx: &mut PgConnection,
-    app: AppId,
     merchant: MerchantId,
     endpoint: EndpointId,
     selection: Selection,
@@ -266,7 +267,7 @@ pub async fn start(
         created_at: now,
         updated_at: now,
     };
-    store::insert(tx, merchant, app, &replay).await?;
+    store::insert(tx, merchant, &replay).await?;
     Ok(replay)
 }
 
@@ -338,14 +339,11 @@ impl Operation for Start {
             endpoint: id,
             selection,
         } = &self.input;
-        endpoint::get(&mut *tx, actor, *id).await?;
-        let target = store::target(&mut *tx, actor.merchant, *id)
-            .await?
-            .ok_or(Error::EndpointNotFound(*id))?;
-        if !target.is_queued {
+        let endpoint = endpoint::get(&mut *tx, actor, *id).await?;
+        if !endpoint.is_queued() {
             return Err(Refusal::EndpointWithoutUrl.into());
         }
-        start(tx, target.app, actor.merchant, *id, selection.clone(), now).await
+        start(tx, actor.merchant, *id, selection.clone(), now).await
     }
 }
 
@@ -376,6 +374,34 @@ impl Operation for Cancel {
         store::cancel(&mut *tx, actor.merchant, self.id, now).await?;
         get(tx, actor, self.id).await
     }
+}
+
+/// Queues one event of an endpoint's stream again under its number, for somebody who waits for it, and says which event it is. Called for an event that is named
+/// by its number, and for a dead letter.
+pub(crate) async fn queue_again(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: &Endpoint,
+    sequence: i64,
+    now: Timestamp,
+) -> Result<EventId, Error> {
+    if endpoint.status == Status::Disabled {
+        return Err(Refusal::EndpointDisabled.into());
+    }
+    let outlet = endpoint.outlet();
+    if !outlet.is_queued() {
+        return Err(Refusal::EndpointWithoutUrl.into());
+    }
+    let detail = store::detail(&mut *tx, merchant, endpoint.id, sequence)
+        .await?
+        .ok_or(Error::SequenceNotFound(sequence))?;
+    let chosen = Chosen::new(sequence, &detail, endpoint.is_ordered());
+    store::bring_forward(&mut *tx, merchant, endpoint.id, &chosen, now).await?;
+    store::mark_dead_letters(&mut *tx, merchant, endpoint.id, &[sequence], now).await?;
+    if outlet == Outlet::Sent {
+        raise_lanes(tx, &[endpoint.id], now).await?;
+    }
+    Ok(detail.event)
 }
 
 /// Queues one event of an endpoint's stream again, to be attempted at once: somebody waits for it.
@@ -435,25 +461,8 @@ impl Operation for ReplayEvent {
             endpoint: id,
             sequence,
         } = self.input;
-        endpoint::get(&mut *tx, actor, id).await?;
-        let merchant = actor.merchant;
-        let target = store::target(&mut *tx, merchant, id)
-            .await?
-            .ok_or(Error::EndpointNotFound(id))?;
-        if !target.is_enabled {
-            return Err(Refusal::EndpointDisabled.into());
-        }
-        if !target.is_queued {
-            return Err(Refusal::EndpointWithoutUrl.into());
-        }
-        let event = store::event_of(&mut *tx, merchant, id, sequence)
-            .await?
-            .ok_or(Error::SequenceNotFound(sequence))?;
-        let details = store::details(&mut *tx, merchant, &[event]).await?;
-        let chosen = store::Chosen::new(sequence, event, details.first(), &target);
-        store::bring_forward(&mut *tx, merchant, id, &chosen, now).await?;
-        store::mark_dead_letters(&mut *tx, merchant, id, &[sequence], now).await?;
-        store::raise_lane(tx, id, now).await?;
+        let endpoint = endpoint::get(&mut *tx, actor, id).await?;
+        let event = queue_again(tx, actor.merchant, &endpoint, sequence, now).await?;
         Ok(ReplayedEvent {
             endpoint_id: id,
             sequence,

@@ -7,9 +7,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{
-    endpoint::{self, EndpointId},
+    endpoint::{self, EndpointId, settings::Settings},
     error::Error,
     event::{self, Envelope, Receiver},
+    render::Form,
 };
 
 mod store;
@@ -46,7 +47,7 @@ pub async fn read(
     request: StreamRequest,
     now: Timestamp,
 ) -> Result<StreamPage, Error> {
-    endpoint::get(&mut *tx, actor, endpoint).await?;
+    let form = form(&endpoint::get(&mut *tx, actor, endpoint).await?.settings);
     let merchant = actor.merchant;
     let StreamRequest { after, limit } = request;
     // Read before the entries: what is numbered meanwhile is then at most missing from this figure.
@@ -73,14 +74,14 @@ pub async fn read(
     let receiver = receiver(&mut *tx, actor, endpoint, now).await?;
     let wanted = events
         .values()
-        .filter(|event| receiver.wants_personal(event));
+        .filter(|event| form.wants_personal(event, &receiver));
     let personal = event::select_personal(&mut *tx, keyring, merchant, wanted).await?;
     let mut data = Vec::with_capacity(entries.len());
     for (id, sequence) in &entries {
         let Some(event) = events.remove(id) else {
             continue;
         };
-        data.push(event::envelope(
+        data.push(form.show(
             &event,
             merchant,
             Some(*sequence),
@@ -94,6 +95,12 @@ pub async fn read(
         next_after,
         last_sequence: last_sequence.max(next_after),
     })
+}
+
+/// The form that an endpoint's settings ask for. A version of the API that this binary does not know was written by a newer one: then it is the newest of ours,
+/// and says so.
+pub(crate) fn form(settings: &Settings) -> Form {
+    Form::of(&settings.payload).unwrap_or_default()
 }
 
 /// The newest number of an endpoint's stream; 0 for none.

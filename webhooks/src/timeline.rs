@@ -78,12 +78,12 @@ pub struct MadeAttempt {
     pub number: i32,
     /// When it began.
     pub started_at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// How long it took, in milliseconds; of a lease, until it was acknowledged.
     #[schema(example = 87)]
     pub duration_ms: i32,
     /// What it came to.
     pub outcome: AttemptOutcome,
-    /// The HTTP status of the answer; null if there was none.
+    /// The HTTP status of the answer; null if there was none. 200 for what was leased and acknowledged.
     #[schema(required, example = 503)]
     pub status: Option<i32>,
     /// Why there was no answer: `dns`, `refused_address`, `connect`, `tls`, `authentication`, `timeout`, `protocol`, `transformation` or
@@ -96,7 +96,7 @@ pub struct MadeAttempt {
     /// The version of the endpoint that it was made for; null for attempts of before versions were kept.
     #[schema(required, example = 3)]
     pub endpoint_version: Option<i64>,
-    /// Bytes of the body that was sent; null if that is not known.
+    /// Bytes of the body that was sent; null if that is not known, and for what was leased.
     #[schema(required, example = 1830)]
     pub request_bytes: Option<i32>,
 }
@@ -298,7 +298,7 @@ pub struct Entry {
     /// The attempt, where it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<MadeAttempt>,
-    /// What the attempt sent, as it is rendered again; absent if the event is no longer kept.
+    /// What the attempt sent, as it is rendered again; absent if the event is no longer kept, and if it was leased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<SentRequest>,
     /// The dead letter, where it was made or replayed.
@@ -393,7 +393,13 @@ pub async fn get(
                 merchant, event, sequence, receiver, version,
             )?);
         }
-        let request = sent.get(&version).map(|sent| sent.at(&attempt));
+        let known = version.and_then(|version| versions.get(&version));
+        // What is leased is not posted.
+        let is_posted = known.is_none_or(|version| version.url.is_some());
+        let request = sent
+            .get(&version)
+            .filter(|_| is_posted)
+            .map(|sent| sent.at(&attempt));
         timeline.push(Entry {
             request,
             attempt: Some(attempt.clone()),

@@ -183,38 +183,3 @@ pub(crate) async fn events(
     });
     Ok(events.map(|event| (event.id, event)).collect())
 }
-
-/// Puts a dead letter's event on the queue again. One that is on it already, waiting for its next attempt, is brought forward.
-pub(super) async fn queue(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    row: &Row,
-    now: Timestamp,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at)
-        values ($1, $2, $3, $4, 0, $5, $5)
-        on conflict (merchant_id, endpoint_id, sequence) do update
-        set due_at = excluded.due_at
-        where deliveries.due_at > excluded.due_at",
-        merchant as MerchantId,
-        row.endpoint as EndpointId,
-        row.sequence,
-        row.event.id as EventId,
-        now as Timestamp,
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "update dead_letters
-        set replayed_at = $3
-        where merchant_id = $1
-            and id = $2",
-        merchant as MerchantId,
-        row.id as DeadLetterId,
-        now as Timestamp,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}

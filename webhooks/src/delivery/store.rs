@@ -15,7 +15,7 @@ use kernel::{
 };
 use sqlx::PgConnection;
 
-use super::{Attempt, AttemptId, Due, Lease, OwnerId, Report, Target};
+use super::{Attempt, AttemptId, Due, Lease, Made, OwnerId, Report, Target};
 use crate::{endpoint::EndpointId, event::GrantRow, worker::Want};
 
 /// Attempts that a dead letter copies at most: those of the schedule, and of some replays.
@@ -347,41 +347,30 @@ pub(super) async fn hold(
         .collect())
 }
 
-pub(super) async fn insert_attempts(
-    tx: &mut PgConnection,
-    reports: &[&Report],
-) -> Result<(), Error> {
-    if reports.is_empty() {
+/// Writes attempts down.
+pub(crate) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) -> Result<(), Error> {
+    if made.is_empty() {
         return Ok(());
     }
-    let merchants: Vec<MerchantId> = reports.iter().map(|report| report.lease.merchant).collect();
-    let ids: Vec<AttemptId> = reports.iter().map(|report| report.attempt.id).collect();
-    let endpoints: Vec<EndpointId> = reports.iter().map(|report| report.lease.endpoint).collect();
-    let events: Vec<EventId> = reports.iter().map(|report| report.event.id).collect();
-    let sequences: Vec<i64> = reports.iter().map(|report| report.sequence).collect();
-    let numbers: Vec<i32> = reports.iter().map(|report| report.attempt.number).collect();
-    let started: Vec<Timestamp> = reports
+    let merchants: Vec<MerchantId> = made.iter().map(|made| made.merchant).collect();
+    let ids: Vec<AttemptId> = made.iter().map(|made| made.attempt.id).collect();
+    let endpoints: Vec<EndpointId> = made.iter().map(|made| made.endpoint).collect();
+    let events: Vec<EventId> = made.iter().map(|made| made.event).collect();
+    let sequences: Vec<i64> = made.iter().map(|made| made.sequence).collect();
+    let numbers: Vec<i32> = made.iter().map(|made| made.attempt.number).collect();
+    let started: Vec<Timestamp> = made.iter().map(|made| made.attempt.started_at).collect();
+    let durations: Vec<i32> = made.iter().map(|made| made.attempt.duration_ms).collect();
+    let statuses: Vec<Option<i32>> = made.iter().map(|made| made.attempt.status).collect();
+    let errors: Vec<Option<&str>> = made
         .iter()
-        .map(|report| report.attempt.started_at)
+        .map(|made| made.attempt.error.as_deref())
         .collect();
-    let durations: Vec<i32> = reports
+    let excerpts: Vec<Option<&str>> = made
         .iter()
-        .map(|report| report.attempt.duration_ms)
+        .map(|made| made.attempt.answer_excerpt.as_deref())
         .collect();
-    let statuses: Vec<Option<i32>> = reports.iter().map(|report| report.attempt.status).collect();
-    let errors: Vec<Option<&str>> = reports
-        .iter()
-        .map(|report| report.attempt.error.as_deref())
-        .collect();
-    let excerpts: Vec<Option<&str>> = reports
-        .iter()
-        .map(|report| report.attempt.answer_excerpt.as_deref())
-        .collect();
-    let versions: Vec<i64> = reports
-        .iter()
-        .map(|report| report.endpoint_version)
-        .collect();
-    let request_bytes: Vec<i32> = reports.iter().map(|report| report.request_bytes).collect();
+    let versions: Vec<i64> = made.iter().map(|made| made.endpoint_version).collect();
+    let request_bytes: Vec<Option<i32>> = made.iter().map(|made| made.request_bytes).collect();
     sqlx::query!(
         "insert into attempts
             (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt,
@@ -405,7 +394,7 @@ pub(super) async fn insert_attempts(
         &errors as &[Option<&str>],
         &excerpts as &[Option<&str>],
         &versions,
-        &request_bytes,
+        &request_bytes as &[Option<i32>],
     )
     .execute(tx)
     .await?;

@@ -141,16 +141,16 @@ async fn switch(
         store::set_disabled_at(tx, merchant, endpoint.id, at).await?;
         return Ok(());
     }
-    let off = store::switched_off(&mut *tx, merchant, endpoint.id).await?;
+    let off_at = store::disabled_at(&mut *tx, merchant, endpoint.id).await?;
     store::set_disabled_at(&mut *tx, merchant, endpoint.id, None).await?;
     match catch_up {
         // Whoever reads by number has their place in the stream, and misses nothing.
         Some(CatchUp::All) if endpoint.is_queued() => {
             // Disabled by an older binary, it has no such number: then whatever was never accepted counts as missed.
-            let since = off.at_sequence.unwrap_or(0);
+            let since = off_at.unwrap_or(0);
             if since < last_sequence {
                 let missed = Selection::missed_since(since);
-                replay::start(tx, off.app, merchant, endpoint.id, missed, now).await?;
+                replay::start(tx, merchant, endpoint.id, missed, now).await?;
             }
         }
         Some(CatchUp::None) => store::delete_deliveries(tx, merchant, endpoint.id).await?,

@@ -448,32 +448,23 @@ pub(super) async fn lock_lane(
     Ok(())
 }
 
-/// What is known of an endpoint's being disabled, for whoever enables it.
-pub(super) struct SwitchedOff {
-    pub(super) app: AppId,
-    /// The stream's last number then; `None` if an older binary disabled it.
-    pub(super) at_sequence: Option<i64>,
-}
-
-pub(super) async fn switched_off(
+/// The stream's last number when the endpoint was disabled; `None` if an older binary disabled it.
+pub(super) async fn disabled_at(
     tx: &mut PgConnection,
     merchant: MerchantId,
     id: EndpointId,
-) -> Result<SwitchedOff, Error> {
-    let row = sqlx::query_as!(
-        SwitchedOff,
-        r#"select
-            app_id as "app: AppId",
-            disabled_at_sequence as at_sequence
+) -> Result<Option<i64>, Error> {
+    let sequence = sqlx::query_scalar!(
+        "select disabled_at_sequence
         from endpoints
         where merchant_id = $1
-            and id = $2"#,
+            and id = $2",
         merchant as MerchantId,
         id as EndpointId,
     )
     .fetch_one(tx)
     .await?;
-    Ok(row)
+    Ok(sequence)
 }
 
 pub(crate) async fn set_disabled_at(

@@ -18,6 +18,7 @@ use crate::{
     endpoint::{EndpointId, Visible, settings::Settings},
     event::Event,
     retry::DeadLetterReason,
+    stream,
 };
 
 pub(super) async fn reading(
@@ -29,6 +30,7 @@ pub(super) async fn reading(
         r#"select
             url is not null as "is_pushed!",
             status,
+            version,
             settings as "settings: Json<Settings>"
         from endpoints
         where merchant_id = $1
@@ -42,11 +44,13 @@ pub(super) async fn reading(
     .await?;
     Ok(row.map(|row| {
         let Json(settings) = row.settings;
-        let waits = settings.delivery.retry_waits_seconds;
+        let waits = settings.delivery.retry_waits_seconds.as_ref();
         Reading {
             is_pushed: row.is_pushed,
             is_disabled: row.status == "disabled",
+            version: row.version,
             pull: settings.pull,
+            form: stream::form(&settings),
             attempts_max: waits.map(|waits| {
                 u32::try_from(waits.len())
                     .unwrap_or(u32::MAX)
@@ -188,7 +192,7 @@ pub(super) async fn held(
     Ok(rows)
 }
 
-/// Takes what a lease holds off the queue, and gives the sequences; nothing once it is over.
+/// Takes what a lease holds off the queue, and gives it; nothing once it is over.
 pub(super) async fn remove(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -196,15 +200,16 @@ pub(super) async fn remove(
     lease: LeaseId,
     sequences: Option<&[i64]>,
     now: Timestamp,
-) -> Result<Vec<i64>, Error> {
-    let removed = sqlx::query_scalar!(
-        "delete from deliveries
+) -> Result<Vec<Held>, Error> {
+    let removed = sqlx::query_as!(
+        Held,
+        r#"delete from deliveries
         where merchant_id = $1
             and endpoint_id = $2
             and lease_id = $3
             and due_at > $4
             and ($5::bigint[] is null or sequence = any($5))
-        returning sequence",
+        returning sequence, event_id as "event: EventId", attempt_count as attempt"#,
         merchant as MerchantId,
         id as EndpointId,
         lease as LeaseId,

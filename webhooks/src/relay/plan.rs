@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    endpoint::EndpointId,
+    endpoint::{EndpointId, Outlet},
     event::{ENDPOINT_RESOURCE, PING, Receiver, TEST},
     filter::{Facts, Filter, FilterInput},
 };
@@ -44,8 +44,8 @@ pub(super) struct Audience {
     pub(super) of_merchant: bool,
     /// Which events it has asked for.
     pub(super) filter: Arc<Filter>,
-    /// Whether its deliveries are queued: it is enabled, and is sent them or leases them.
-    pub(super) is_queued: bool,
+    /// What becomes of its events: nothing beyond their numbers while it is disabled.
+    pub(super) outlet: Outlet,
     /// Whether one resource's deliveries wait for one another.
     pub(super) is_ordered: bool,
     /// Whether it wants each change that an import makes.
@@ -57,7 +57,7 @@ pub(super) struct Audience {
 #[derive(Debug, Clone)]
 pub(super) struct Interest<'b> {
     pub(super) endpoint: EndpointId,
-    pub(super) is_queued: bool,
+    pub(super) outlet: Outlet,
     is_ordered: bool,
     pub(super) events: Vec<&'b Pending>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Entry {
     pub(super) endpoint: EndpointId,
     pub(super) event: EventId,
     pub(super) sequence: i64,
-    pub(super) is_queued: bool,
+    pub(super) outlet: Outlet,
     pub(super) priority: i16,
     /// Where its endpoint wants order: the resource.
     pub(super) resource_key: Option<i64>,
@@ -138,7 +138,7 @@ pub(super) fn interest<'b>(
         .collect();
     let interests = audience.iter().map(|one| Interest {
         endpoint: one.endpoint,
-        is_queued: one.is_queued,
+        outlet: one.outlet,
         is_ordered: one.is_ordered,
         events: inputs
             .iter()
@@ -208,7 +208,7 @@ pub(super) fn number(interests: &[Interest<'_>], cursors: &HashMap<EndpointId, i
                     endpoint: interest.endpoint,
                     event: event.id,
                     sequence,
-                    is_queued: interest.is_queued,
+                    outlet: interest.outlet,
                     priority: event.priority,
                     resource_key: interest
                         .is_ordered
@@ -263,7 +263,7 @@ mod tests {
             app: AppId::from_uuid(Uuid::from_u128(app)),
             of_merchant: false,
             filter: Arc::new(filter(kinds, None)),
-            is_queued: true,
+            outlet: Outlet::Sent,
             is_ordered: false,
             takes_bulk: true,
             receiver: Receiver(Some(Access {

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     endpoint::{
-        EndpointId, Status,
-        settings::{Imports, Ordering, PullMode, Settings},
+        EndpointId, Outlet, Status,
+        settings::{Imports, Ordering, Settings},
     },
     event::GrantRow,
 };
@@ -216,8 +216,11 @@ pub(super) async fn audience(
             row.event_types.as_deref(),
             row.settings.filter.as_deref(),
         ),
-        is_queued: row.status == Status::Enabled.as_str()
-            && (row.has_url || row.settings.pull == PullMode::Lease),
+        outlet: if row.status == Status::Enabled.as_str() {
+            Outlet::of(row.has_url, &row.settings)
+        } else {
+            Outlet::Read
+        },
         is_ordered: row.settings.delivery.ordering == Ordering::Resource,
         takes_bulk: row.settings.delivery.imports == Imports::Each,
         receiver: GrantRow {
@@ -233,25 +236,30 @@ pub(super) async fn audience(
     Ok(audience.collect())
 }
 
-/// Which of these endpoints have their deliveries queued by now.
-pub(super) async fn queued_now(
+/// What becomes by now of the events of those of these endpoints that are enabled.
+pub(super) async fn outlets(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoints: &[EndpointId],
-) -> Result<Vec<EndpointId>, Error> {
-    let queued = sqlx::query_scalar!(
-        r#"select id as "id: EndpointId"
+) -> Result<HashMap<EndpointId, Outlet>, Error> {
+    let enabled = sqlx::query!(
+        r#"select
+            id as "id: EndpointId",
+            url is not null as "has_url!",
+            settings as "settings: Json<Settings>"
         from endpoints
         where merchant_id = $1
             and id = any($2)
-            and status = 'enabled'
-            and (url is not null or settings ->> 'pull' = 'lease')"#,
+            and status = 'enabled'"#,
         merchant as MerchantId,
         endpoints as &[EndpointId],
     )
     .fetch_all(tx)
     .await?;
-    Ok(queued)
+    let outlets = enabled
+        .into_iter()
+        .map(|row| (row.id, Outlet::of(row.has_url, &row.settings)));
+    Ok(outlets.collect())
 }
 
 /// The data of these events in the outbox.
@@ -449,7 +457,7 @@ pub(super) async fn insert_deliveries(
 }
 
 /// Makes lanes due, and raises their signals so that no owner lets go of one without having seen what was added.
-pub(super) async fn raise_lanes(
+pub(crate) async fn raise_lanes(
     tx: &mut PgConnection,
     endpoints: &[EndpointId],
     now: Timestamp,

@@ -25,6 +25,12 @@ impl VersionIndex {
     pub(super) const NEWEST: Self = Self(0);
 }
 
+impl Default for VersionIndex {
+    fn default() -> Self {
+        Self::NEWEST
+    }
+}
+
 /// The versions, newest first.
 #[derive(Debug)]
 pub(super) struct Versions(&'static [Version]);

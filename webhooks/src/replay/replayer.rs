@@ -17,9 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Replay, ReplayId, ReplayStatus, SelectedState,
-    store::{self, Chosen, Detail, Span, Target},
+    store::{self, Chosen, Detail, Span},
 };
-use crate::{endpoint::EndpointId, relay::Wake};
+use crate::{
+    endpoint::{self, Endpoint, EndpointId, Outlet, Status, Visible},
+    relay::{Wake, raise_lanes},
+};
 
 /// Numbers of a stream that one transaction goes through at most: some tens of milliseconds of work.
 pub const BATCH_SEQUENCES_MAX: i64 = 1_000;
@@ -140,8 +143,12 @@ impl Replayer {
             tx.commit().await?;
             return Ok(Progress::Over);
         };
-        let target = store::target(&mut tx, merchant, replay.endpoint_id).await?;
-        let Some(target) = target.filter(|target| target.is_queued) else {
+        let visible = Visible {
+            merchant,
+            app: None,
+        };
+        let target = endpoint::store::find(&mut tx, visible, replay.endpoint_id).await?;
+        let Some(target) = target.filter(Endpoint::is_queued) else {
             // It was deleted, or has become one that nothing is queued for.
             replay.status = ReplayStatus::Cancelled;
             replay.updated_at = now;
@@ -150,7 +157,7 @@ impl Replayer {
             tx.commit().await?;
             return Ok(Progress::Over);
         };
-        if !target.is_enabled {
+        if target.status == Status::Disabled {
             return Ok(Progress::Resting);
         }
         let queued = store::queued(&mut tx, merchant, replay.endpoint_id, QUEUED_MAX).await?;
@@ -172,9 +179,9 @@ impl Replayer {
             store::delete_hint(&mut tx, id).await?;
         }
         store::advance(&mut tx, merchant, &replay).await?;
-        if !added.is_empty() {
+        if !added.is_empty() && target.outlet() == Outlet::Sent {
             // Last, because the lanes are shared with the workers of everybody.
-            store::raise_lane(&mut tx, endpoint, now).await?;
+            raise_lanes(&mut tx, &[endpoint], now).await?;
         }
         tx.commit().await?;
         crate::metrics::replayed(added.len());
@@ -206,7 +213,7 @@ async fn look(
     tx: &mut sqlx::PgConnection,
     merchant: MerchantId,
     replay: &Replay,
-    target: &Target,
+    target: &Endpoint,
     limit: i64,
 ) -> Result<Looked, Error> {
     let (endpoint, selection) = (replay.endpoint_id, &replay.selection);
@@ -252,7 +259,7 @@ async fn look(
                 .resource()
                 .is_none_or(|(kind, id)| detail.resource_kind == kind && detail.resource_id == id)
             && !accepted.contains(event);
-        wanted.then(|| Chosen::new(*sequence, *event, Some(detail), target))
+        wanted.then(|| Chosen::new(*sequence, detail, target.is_ordered()))
     });
     Ok(Looked {
         chosen: chosen.collect(),

@@ -10,7 +10,7 @@ use std::{collections::HashSet, time::Duration};
 use kernel::{
     clock::Timestamp,
     db::Error,
-    id::{AppId, EventId, MerchantId},
+    id::{EventId, MerchantId},
 };
 use sqlx::{PgConnection, types::Json};
 
@@ -118,17 +118,18 @@ pub(super) async fn last_sequence(
 pub(super) async fn insert(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    app: AppId,
     replay: &Replay,
 ) -> Result<(), Error> {
     sqlx::query!(
         "insert into replays
             (merchant_id, id, endpoint_id, app_id, selection, status, position, until_sequence, queued_count, expired_count, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        select $1, $2, $3, endpoints.app_id, $4, $5, $6, $7, $8, $9, $10, $11
+        from endpoints
+        where endpoints.merchant_id = $1
+            and endpoints.id = $3",
         merchant as MerchantId,
         replay.id as ReplayId,
         replay.endpoint_id as EndpointId,
-        app as AppId,
         Json(&replay.selection) as Json<&Selection>,
         replay.status.as_str(),
         replay.position,
@@ -270,55 +271,45 @@ pub(super) async fn cancel(
     Ok(())
 }
 
-/// Where a replay's deliveries go.
+/// What the queue has to know of an event.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) app: AppId,
-    pub(super) is_enabled: bool,
-    /// Whether what it is sent is put on the queue: it has a URL, or is read by lease.
-    pub(super) is_queued: bool,
-    /// Whether one resource's events wait for one another.
-    pub(super) is_ordered: bool,
+pub(super) struct Detail {
+    pub(super) event: EventId,
+    pub(super) kind: String,
+    pub(super) resource_kind: String,
+    pub(super) resource_id: String,
+    pub(super) data_bytes: i32,
 }
 
-pub(super) async fn target(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    endpoint: EndpointId,
-) -> Result<Option<Target>, Error> {
-    let target = sqlx::query_as!(
-        Target,
-        r#"select
-            app_id as "app: AppId",
-            status = 'enabled' as "is_enabled!",
-            url is not null or coalesce(settings ->> 'pull', '') = 'lease' as "is_queued!",
-            coalesce(settings -> 'delivery' ->> 'ordering', '') = 'resource' as "is_ordered!"
-        from endpoints
-        where merchant_id = $1
-            and id = $2"#,
-        merchant as MerchantId,
-        endpoint as EndpointId,
-    )
-    .fetch_optional(tx)
-    .await?;
-    Ok(target)
-}
-
-/// The event of a number of a stream; retention may have left it to a dead letter alone.
-pub(super) async fn event_of(
+/// What the queue has to know of the event of a number of a stream; retention may have left it to a dead letter alone.
+pub(super) async fn detail(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
     sequence: i64,
-) -> Result<Option<EventId>, Error> {
-    let event = sqlx::query_scalar!(
-        r#"select event_id as "event!: EventId"
+) -> Result<Option<Detail>, Error> {
+    let detail = sqlx::query_as!(
+        Detail,
+        r#"select
+            events.id as "event!: EventId",
+            events.type as "kind!",
+            events.resource_type as "resource_kind!",
+            events.resource_id as "resource_id!",
+            octet_length(events.data::text) as "data_bytes!"
         from streams
-        where merchant_id = $1
-            and endpoint_id = $2
-            and sequence = $3
-        union
-        select event_id
+        join events
+            on events.merchant_id = $1
+            and events.id = streams.event_id
+        where streams.merchant_id = $1
+            and streams.endpoint_id = $2
+            and streams.sequence = $3
+        union all
+        select
+            event_id,
+            event ->> 'type',
+            event -> 'resource' ->> 'type',
+            event -> 'resource' ->> 'id',
+            octet_length((event -> 'data')::text)
         from dead_letters
         where merchant_id = $1
             and endpoint_id = $2
@@ -330,17 +321,7 @@ pub(super) async fn event_of(
     )
     .fetch_optional(tx)
     .await?;
-    Ok(event)
-}
-
-/// What the queue has to know of an event.
-#[derive(Debug)]
-pub(super) struct Detail {
-    pub(super) event: EventId,
-    pub(super) kind: String,
-    pub(super) resource_kind: String,
-    pub(super) resource_id: String,
-    pub(super) data_bytes: i32,
+    Ok(detail)
 }
 
 /// The events of the history with these ids; those that retention has dropped are missing.
@@ -378,19 +359,14 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    pub(super) fn new(
-        sequence: i64,
-        event: EventId,
-        detail: Option<&Detail>,
-        target: &Target,
-    ) -> Self {
+    /// `is_ordered`: one resource's deliveries wait for one another.
+    pub(super) fn new(sequence: i64, detail: &Detail, is_ordered: bool) -> Self {
         Self {
             sequence,
-            event,
-            resource_key: detail
-                .filter(|_| target.is_ordered)
-                .map(|detail| resource_key(&detail.resource_kind, &detail.resource_id)),
-            data_bytes: detail.map_or(0, |detail| detail.data_bytes),
+            event: detail.event,
+            resource_key: is_ordered
+                .then(|| resource_key(&detail.resource_kind, &detail.resource_id)),
+            data_bytes: detail.data_bytes,
         }
     }
 }
@@ -468,8 +444,7 @@ pub(super) async fn mark_dead_letters(
         set replayed_at = $4
         where merchant_id = $1
             and endpoint_id = $2
-            and sequence = any($3)
-            and replayed_at is null",
+            and sequence = any($3)",
         merchant as MerchantId,
         endpoint as EndpointId,
         sequences,
@@ -690,11 +665,8 @@ pub(super) async fn accepted(
     let Some(first) = events.iter().min() else {
         return Ok(HashSet::new());
     };
-    let made_at = Timestamp::from_unix_millis(
-        i64::try_from(first.uuid().as_u128() >> 80).unwrap_or_default(),
-    );
     // No older attempts: so days before the events are not looked into.
-    let from: crate::delivery::AttemptId = super::least_id(made_at.minus(CLOCKS_DIFFER_BY));
+    let from: crate::delivery::AttemptId = super::least_id(first.made_at().minus(CLOCKS_DIFFER_BY));
     let accepted = sqlx::query_scalar!(
         r#"select distinct event_id as "event: EventId"
         from attempts
@@ -711,25 +683,6 @@ pub(super) async fn accepted(
     .fetch_all(tx)
     .await?;
     Ok(accepted.into_iter().collect())
-}
-
-/// Makes a lane due, and raises its signal so that no owner lets go of it without having seen what was added.
-pub(super) async fn raise_lane(
-    tx: &mut PgConnection,
-    endpoint: EndpointId,
-    now: Timestamp,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "update lanes
-        set due_at = least(due_at, $2),
-            signal = signal + 1
-        where endpoint_id = $1",
-        endpoint as EndpointId,
-        now as Timestamp,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 /// Notes how far a replay has come.

@@ -10,7 +10,10 @@ use kernel::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::world::{World, made};
+use super::{
+    reading::read,
+    world::{World, made},
+};
 use crate::{
     endpoint::{EndpointChange, EndpointId, Status},
     error::{Error, Refusal},
@@ -20,6 +23,8 @@ use crate::{
         Acknowledge, AcknowledgeInput, Lease, LeaseId, LeaseInput, LeaseSettled, Leasing, Of,
         Release, ReleaseInput,
     },
+    replay::Selection,
+    timeline,
 };
 
 struct Stands;
@@ -82,7 +87,7 @@ impl Consumer {
         }
     }
 
-    /// Appends events and queues them as the relay does.
+    /// Appends events and has them queued.
     async fn queue(&self, resources: &[&str]) {
         let version = self.world.count("select count(*) from events").await + 1;
         let events: Vec<_> = resources
@@ -94,33 +99,7 @@ impl Consumer {
             self.world.append(&[event]).await;
             self.world.relay_all().await;
         }
-        let mut tx = self.world.worker.begin().await.unwrap();
-        sqlx::query(
-            "insert into deliveries
-                (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at, priority, resource_key, data_bytes)
-            select merchant_id, endpoint_id, sequence, event_id, 0, $3, $3, 0,
-                case when $4 then hashtextextended(events.resource_id, 0) end, length(data::text)
-            from streams
-            join events using (merchant_id)
-            where merchant_id = $1 and endpoint_id = $2 and events.id = event_id
-                and sequence > (select coalesce(max(sequence), 0) from deliveries where merchant_id = $1 and endpoint_id = $2)",
-        )
-        .bind(self.world.merchant)
-        .bind(self.endpoint)
-        .bind(self.now())
-        .bind(self.is_ordered().await)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-        tx.commit().await.unwrap();
         self.leasing.hub.announce(self.world.merchant);
-    }
-
-    async fn is_ordered(&self) -> bool {
-        self.world
-            .count("select count(*) from endpoints where settings::text like '%resource%'")
-            .await
-            > 0
     }
 
     fn now(&self) -> Timestamp {
@@ -245,6 +224,73 @@ async fn events_are_handed_out_once_and_acknowledged_away() {
     // What found nothing is not kept: the same request may lease later.
     consumer.queue(&["d"]).await;
     assert_eq!(sequences(&consumer.lease("third", 10).await), [4]);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_counts_as_accepted_and_is_not_replayed_as_missed() {
+    let consumer = Consumer::new(LEASED).await;
+    consumer.queue(&["a", "b"]).await;
+    let lease = consumer.lease("first", 2).await.lease_id.unwrap();
+    consumer.world.clock.advance(Duration::from_secs(2));
+    consumer.acknowledge(lease, Some(&[1])).await.unwrap();
+    let mut tx = consumer
+        .world
+        .api
+        .enter(consumer.world.merchant)
+        .await
+        .unwrap();
+    let timeline = timeline::get(
+        &mut tx,
+        &consumer.world.actor,
+        consumer.endpoint,
+        1,
+        consumer.now(),
+    );
+    let timeline = timeline.await.unwrap();
+    let attempt = timeline
+        .timeline
+        .iter()
+        .find_map(|entry| entry.attempt.as_ref())
+        .unwrap();
+    assert_eq!(
+        (attempt.status, attempt.duration_ms, attempt.number),
+        (Some(200), 2_000, 1)
+    );
+    assert!(
+        timeline
+            .timeline
+            .iter()
+            .all(|entry| entry.request.is_none()),
+        "nothing was posted"
+    );
+    tx.commit().await.unwrap();
+
+    consumer.release(lease, None, 3_600).await.unwrap();
+    let missed = Selection::default();
+    let replay = consumer.world.replay(consumer.endpoint, missed).await;
+    consumer.world.replay_all().await;
+    let replay = consumer.world.replay_of(&replay).await;
+    assert_eq!(
+        replay.queued_count, 0,
+        "one was accepted, the other is queued"
+    );
+}
+
+#[tokio::test]
+async fn events_are_handed_out_in_the_form_that_was_asked_for() {
+    let consumer = Consumer::new(r#"{"pull": "lease", "payload": {"shape": "thin"}}"#).await;
+    consumer.queue(&["a"]).await;
+    let lease = consumer.lease("first", 1).await;
+    assert!(lease.data[0].event.data.is_none());
+    assert!(lease.data[0].event.resource.is_some());
+    let read = read(&consumer.world, consumer.endpoint, 0, 9)
+        .await
+        .unwrap();
+    assert_eq!(
+        serde_json::to_value(&read.data[0]).unwrap(),
+        serde_json::to_value(&lease.data[0].event).unwrap(),
+        "and are the same in the stream"
+    );
 }
 
 #[tokio::test]

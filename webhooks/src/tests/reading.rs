@@ -16,7 +16,7 @@ use crate::{
     stream::{self, StreamPage, StreamRequest},
 };
 
-async fn read(
+pub(super) async fn read(
     world: &World,
     endpoint: EndpointId,
     after: i64,

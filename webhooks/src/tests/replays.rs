@@ -33,7 +33,7 @@ impl World {
             .id
     }
 
-    async fn replay(&self, endpoint: EndpointId, selection: Selection) -> Replay {
+    pub(super) async fn replay(&self, endpoint: EndpointId, selection: Selection) -> Replay {
         self.run(&Start {
             input: StartInput {
                 endpoint,
@@ -45,12 +45,12 @@ impl World {
     }
 
     /// Works until there is nothing more to do.
-    async fn replay_all(&self) {
+    pub(super) async fn replay_all(&self) {
         let mut pauses = HashMap::new();
         while self.replayer().round(&mut pauses).await.unwrap() {}
     }
 
-    async fn replay_of(&self, replay: &Replay) -> Replay {
+    pub(super) async fn replay_of(&self, replay: &Replay) -> Replay {
         let mut tx = self.api.enter(self.merchant).await.unwrap();
         replay::get(&mut tx, &self.actor, replay.id).await.unwrap()
     }
@@ -406,6 +406,47 @@ async fn one_event_is_queued_again_under_its_number_for_whoever_waits_for_it() {
         world.run(&again(1)).await,
         Err(Error::Refused(Refusal::EndpointDisabled))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_is_queued_again_waits_for_its_resource_where_that_was_asked_for() {
+    let world = World::new().await;
+    let receiver = Receiver::start(|_, _| Reply::Status(500)).await;
+    let endpoint = world.orders_to(&receiver.url).await;
+    let ordered = serde_json::from_value(serde_json::json!({"delivery": {"ordering": "resource"}}));
+    let change = EndpointChange {
+        settings: ordered.unwrap(),
+        ..EndpointChange::default()
+    };
+    world.change(endpoint, change).await.unwrap();
+    let running = world.start(FIRST_ONLY);
+    let events = world.append(&orders(1)).await;
+    world.until("select count(*) from dead_letters", 1).await;
+    running.stop().await;
+    let keyed = "select count(*) from deliveries where resource_key is not null and data_bytes > 0";
+    let dead = world.dead_letters(endpoint).await[0].id;
+    let event = ReplayEvent {
+        input: ReplayEventInput {
+            endpoint,
+            sequence: 1,
+        },
+    };
+    world.run(&event).await.unwrap();
+    assert_eq!(world.count(keyed).await, 1);
+    world.empty_the_queue().await;
+    super::reading::forget(&world, "events", "id", &events).await;
+    world.run(&event).await.unwrap();
+    assert_eq!(
+        world.count(keyed).await,
+        1,
+        "by what its dead letter has kept"
+    );
+    world.empty_the_queue().await;
+    world
+        .run(&crate::dead_letter::Replay { id: dead })
+        .await
+        .unwrap();
+    assert_eq!(world.count(keyed).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

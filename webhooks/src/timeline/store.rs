@@ -32,8 +32,7 @@ const ATTEMPTS_MAX: i64 = 200;
 
 /// The id from which on attempts at `event` are found, so that days before the event are not looked into.
 fn first_attempt_at(event: EventId) -> AttemptId {
-    let millis = i64::try_from(event.uuid().as_u128() >> 80).unwrap_or_default();
-    least_id(Timestamp::from_unix_millis(millis).minus(CLOCKS_DIFFER_BY))
+    least_id(event.made_at().minus(CLOCKS_DIFFER_BY))
 }
 
 /// Attempts as they are looked through for a filter: id, and whether it succeeded.
