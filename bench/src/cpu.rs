@@ -17,7 +17,7 @@ pub(crate) struct Cpu {
     pub(crate) server: f64,
     /// By PostgreSQL.
     pub(crate) database: f64,
-    /// By this process, which makes the load.
+    /// By what is at the other end: this process, which makes the load, or a receiver.
     pub(crate) load: f64,
 }
 
@@ -25,6 +25,11 @@ impl Cpu {
     /// What `stoa`, its private PostgreSQL and this process have used until now.
     pub(crate) fn of(stoa: &Stoa) -> Self {
         Self::of_processes(stoa.pid(), stoa.postgres_pid().expect("PostgreSQL runs"))
+    }
+
+    /// What one process has used until now, in seconds.
+    pub(crate) fn of_process(pid: u32) -> f64 {
+        Process::read(pid).unwrap_or_default().own
     }
 
     /// The same, for a server that is not the one that runs PostgreSQL.

@@ -100,6 +100,7 @@ pub(crate) async fn run(options: &Options, backlog: Backlog) -> Figure {
             }
             let postmaster = world.stoa.postgres_pid().unwrap();
             let before = Cpu::of_processes(0, postmaster);
+            let at_receiver = Cpu::of_process(receiver.pid());
             let worker = Worker::start(&world.stoa);
             if backlog == Backlog::Queued {
                 lane.free();
@@ -112,7 +113,7 @@ pub(crate) async fn run(options: &Options, backlog: Backlog) -> Figure {
             lane.drained().await;
             let mut cpu = Cpu::of_processes(worker.pid(), postmaster);
             cpu.database -= before.database;
-            cpu.load -= before.load;
+            cpu.load = Cpu::of_process(receiver.pid()) - at_receiver;
             drop(worker);
             if options.statements {
                 statements::print(&ceiling, events);
@@ -131,13 +132,13 @@ pub(crate) async fn run(options: &Options, backlog: Backlog) -> Figure {
             message.replace(last);
             sample
         },
-        async || post(&message, &url, events).await,
+        async || post(&message, &receiver, events).await,
     )
     .await
 }
 
 /// The ceiling: a loop for each of the messages that are in flight at once.
-async fn post(message: &RefCell<Counted>, url: &str, events: u64) -> Sample {
+async fn post(message: &RefCell<Counted>, receiver: &Bare, events: u64) -> Sample {
     let message = message.borrow().clone();
     let headers: HeaderMap = message
         .headers
@@ -151,11 +152,16 @@ async fn post(message: &RefCell<Counted>, url: &str, events: u64) -> Sample {
         .collect();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let started = Instant::now();
+    let used = || {
+        let (own, other) = (std::process::id(), receiver.pid());
+        (Cpu::of_process(own), Cpu::of_process(other))
+    };
+    let before = used();
     let mut sending = JoinSet::new();
     for worker in 0..IN_FLIGHT {
         let count = events / IN_FLIGHT + u64::from(worker < events % IN_FLIGHT);
         let request = http
-            .post(url)
+            .post(receiver.url("hook"))
             .headers(headers.clone())
             .header("content-type", "application/json")
             .body(bytes::Bytes::from(message.body.clone()));
@@ -170,9 +176,15 @@ async fn post(message: &RefCell<Counted>, url: &str, events: u64) -> Sample {
         });
     }
     sending.join_all().await;
+    let (elapsed, after) = (started.elapsed(), used());
     Sample {
         operations: events,
-        elapsed: started.elapsed(),
+        elapsed,
+        cpu: Cpu {
+            server: after.0 - before.0,
+            load: after.1 - before.1,
+            ..Cpu::default()
+        },
         ..Sample::default()
     }
 }
