@@ -199,7 +199,7 @@ async fn follow(
     endpoints::set_sealed_credentials(&mut *tx, merchant, part, sealed.as_deref()).await?;
     let ring = Ring::of(&mut *tx, keyring, merchant, &after, now).await?;
     ring.copy(&mut *tx, &opened.keys).await?;
-    if after.url.is_none() {
+    if !after.is_queued() {
         endpoints::delete_deliveries(&mut *tx, merchant, part).await?;
     }
     if after.status != before.status {

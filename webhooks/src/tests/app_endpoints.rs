@@ -236,6 +236,26 @@ async fn parts_follow_changes_and_go_with_their_apps_endpoint() {
 }
 
 #[tokio::test]
+async fn a_change_leaves_the_queue_of_a_part_that_is_read_by_lease_and_takes_that_of_one_read_by_number()
+ {
+    let world = World::new().await;
+    let app = logistics(&world).await;
+    let created = create(&world, &app, json!({"settings": {"pull": "lease"}})).await;
+    let id = created.endpoint.id;
+    follow(&world, app.merchant).await;
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    world.relay_all().await;
+    let queued = "select count(*) from deliveries";
+    assert_eq!(world.count(queued).await, 2);
+    update(&world, &app, id, json!({"description": "Shipments"})).await;
+    assert_eq!(follow(&world, app.merchant).await, come_to(0, 1, 0));
+    assert_eq!(world.count(queued).await, 2);
+    update(&world, &app, id, json!({"settings": {"pull": "cursor"}})).await;
+    assert_eq!(follow(&world, app.merchant).await, come_to(0, 1, 0));
+    assert_eq!(world.count(queued).await, 0);
+}
+
+#[tokio::test]
 async fn a_part_is_switched_with_its_apps_endpoint_unless_its_merchant_said_otherwise() {
     let world = World::new().await;
     let app = logistics(&world).await;
