@@ -216,6 +216,8 @@ impl Report {
 pub(crate) struct Settled {
     /// For each report, whether it counted.
     pub(crate) counted: Vec<bool>,
+    /// Why deliveries were given up on, once for each that was.
+    pub(crate) buried: Vec<DeadLetterReason>,
     /// Merchants for whom events were appended.
     pub(crate) announced: Vec<MerchantId>,
 }
@@ -264,12 +266,18 @@ pub(crate) async fn settle(
         }
     }
     store::reschedule(&mut *tx, &again).await?;
+    let mut buried = Vec::with_capacity(dead.len());
     for (report, reason) in dead {
         crate::dead_letter::bury(&mut *tx, report, reason, now).await?;
         delivered.push(report);
+        buried.push(reason);
     }
     store::remove(&mut *tx, &delivered).await?;
-    Ok(Settled { counted, announced })
+    Ok(Settled {
+        counted,
+        buried,
+        announced,
+    })
 }
 
 /// Disables the endpoint whose receiver said that it is gone. False if it no longer goes there.

@@ -151,9 +151,11 @@ pub fn breakers(closed: usize, half_open: usize, open: usize) {
     }
 }
 
-/// Counts a delivery that was given up on.
-pub fn dead_letter(reason: DeadLetterReason) {
-    counter!(DEAD_LETTERS.name, "reason" => reason.as_str()).increment(1);
+/// Counts deliveries that were given up on, once that is committed.
+pub(crate) fn dead_letters(reason: DeadLetterReason, count: usize) {
+    if count > 0 {
+        counter!(DEAD_LETTERS.name, "reason" => reason.as_str()).increment(whole(count));
+    }
 }
 
 /// Counts events that were relayed.

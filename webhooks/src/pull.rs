@@ -35,6 +35,7 @@ use crate::{
     event::{self, Envelope, Event},
     follow::{Seats, Standing},
     hub::Hub,
+    metrics,
     render::Form,
     retry::DeadLetterReason,
     stream,
@@ -684,6 +685,7 @@ impl Leasing {
         let reason = DeadLetterReason::AttemptsExhausted;
         store::bury(&mut tx, actor.merchant, id, &buried, reason, now).await?;
         tx.commit().await?;
+        metrics::dead_letters(reason, buried.len());
         Ok(buried.len())
     }
 }

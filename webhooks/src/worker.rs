@@ -31,7 +31,7 @@ use crate::{
     metrics,
     relay::{LANES_CHANNEL, Wake},
     render::{Encoded, batch_body},
-    retry::{DeadLetterReason, Decision, Jitter, Schedule, decide},
+    retry::{Decision, Jitter, Schedule, decide},
     timeline::mask,
     trace,
 };
@@ -230,11 +230,6 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         .map(|item| {
             let number = u32::try_from(item.number).unwrap_or(u32::MAX);
             let decision = decide(schedule, number, &outcome, ended_at, Jitter::random());
-            match decision {
-                Decision::DeadLetter(reason) => metrics::dead_letter(reason),
-                Decision::DisableEndpoint => metrics::dead_letter(DeadLetterReason::EndpointGone),
-                Decision::Delivered | Decision::RetryAt(_) => {}
-            }
             let report = Report {
                 lease,
                 sequence: item.sequence,

@@ -159,7 +159,9 @@ async fn what_an_expired_owner_reports_changes_nothing() {
         report(&world, old, 2, events[1], Decision::RetryAt(later)).await,
         report(&world, old, 3, events[2], Decision::DisableEndpoint).await,
     ];
-    assert_eq!(settled(&world, first, &late).await.counted, [false; 3]);
+    let passed_over = settled(&world, first, &late).await;
+    assert_eq!(passed_over.counted, [false; 3]);
+    assert_eq!(passed_over.buried, []);
     for untouched in [
         "select count(*) from deliveries where attempt_count = 0",
         "select 3 + count(*) from attempts",
@@ -235,6 +237,7 @@ async fn one_answer_that_the_receiver_is_gone_is_enough_and_buries_only_its_own(
     let settled = settled(&world, owner, &reports).await;
     assert_eq!(settled.counted, [true; 2]);
     assert_eq!(settled.announced, [world.merchant]);
+    assert_eq!(settled.buried, [DeadLetterReason::EndpointGone]);
     assert_eq!(world.count("select count(*) from attempts").await, 2);
     let buried =
         "select count(*) from dead_letters where sequence = 1 and reason = 'endpoint_gone'";

@@ -11,6 +11,7 @@ use kernel::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    measuring::Counters,
     reading::read,
     world::{World, made},
 };
@@ -422,8 +423,13 @@ async fn what_was_leased_too_often_is_a_dead_letter_and_holds_nothing_back() {
         assert_eq!(lease.data[0].attempt, attempt);
     }
     consumer.world.clock.advance(ONE_MINUTE);
+    let counters = Counters::default();
+    let counting = ::metrics::set_default_local_recorder(&counters);
     let next = consumer.lease("next", 10).await;
+    drop(counting);
     assert_eq!(sequences(&next), [2]);
+    let counted = counters.of("stoa_dead_letters_total", "attempts_exhausted");
+    assert_eq!(counted, 1);
     let letters = consumer.world.dead_letters(consumer.endpoint).await;
     assert_eq!(letters.len(), 1);
     assert_eq!(

@@ -13,6 +13,7 @@ use super::ticket::{Ended, Ticket};
 use crate::{
     delivery::{self, OwnerId, Report, Settled, fare::Hours},
     error::Error,
+    metrics,
 };
 
 /// Requests whose reports one transaction settles at most.
@@ -166,6 +167,9 @@ impl Parts {
                         .filter(|(_, counted)| **counted);
                     let counted: Vec<&Report> = counted.map(|(report, _)| *report).collect();
                     self.hours.count(&counted);
+                    for reason in settled.buried {
+                        metrics::dead_letters(reason, 1);
+                    }
                     for merchant in settled.announced {
                         self.announcer.announce(merchant);
                     }
