@@ -103,7 +103,6 @@ mod tests {
             metrics::attempt(Some(503), None, Duration::from_secs(3));
             metrics::attempt(None, Some("timeout"), Duration::from_secs(15));
             metrics::attempt(None, Some("whatever"), Duration::from_millis(1));
-            metrics::breakers(7, 1, 2);
             metrics::in_flight(3);
             let open = metrics::stream_opened();
             let other = metrics::stream_opened();
@@ -113,14 +112,13 @@ mod tests {
         let text = handle.render();
         for line in [
             "# TYPE stoa_attempts_total counter",
-            "# HELP stoa_breakers Circuit breakers",
+            "# HELP stoa_attempts_in_flight Attempts under way",
             r#"stoa_attempts_total{outcome="succeeded"} 1"#,
             r#"stoa_attempts_total{outcome="status_5xx"} 1"#,
             r#"stoa_attempts_total{outcome="timeout"} 1"#,
             r#"stoa_attempts_total{outcome="other"} 1"#,
             r#"stoa_attempt_duration_seconds_bucket{le="0.05"} 2"#,
             "stoa_attempt_duration_seconds_count 4",
-            r#"stoa_breakers{state="half_open"} 1"#,
             "stoa_attempts_in_flight 3",
             "stoa_streams_open 1",
         ] {

@@ -154,13 +154,16 @@ async fn metrics_are_on_a_listener_of_their_own_and_nowhere_else() {
         "stoa_attempts_total{outcome=\"succeeded\"} 1",
         "stoa_attempt_duration_seconds_count 1",
         "stoa_relayed_events_total ",
-        "stoa_delivery_lag_seconds 0",
+        "stoa_delivery_lag_seconds{breaker=\"closed\"} 0",
+        "stoa_delivery_lag_seconds{breaker=\"open\"} 0",
         "stoa_relay_lag_seconds 0",
         "stoa_queued_deliveries ",
         "stoa_replays_running 0",
         "stoa_attempts_in_flight 0",
         "stoa_lanes_owned ",
         "stoa_breakers{state=\"open\"} 0",
+        "stoa_breakers{state=\"half_open\"} 0",
+        "stoa_breakers{state=\"closed\"} ",
     ];
     let text = wait_for("all of it to be counted", async || {
         let shown = client

@@ -18,7 +18,7 @@ use crate::{client::FailureKind, retry::DeadLetterReason};
 
 mod store;
 
-/// How often the [`Sampler`] asks the database: some three small statements each time.
+/// How often the [`Sampler`] asks the database: some small statements each time.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// What a metric is.
@@ -64,7 +64,7 @@ macro_rules! metrics {
 
 metrics! {
     DELIVERY_LAG, Gauge, Seconds, "stoa_delivery_lag_seconds",
-        "Age of the oldest due delivery: how long it has been due and is not sent.";
+        "Age of the oldest due delivery, how long it has been due and is not sent: of endpoints whose circuit breaker is closed, and of those where it is open or half open.";
     QUEUE_DEPTH, Gauge, Count, "stoa_queued_deliveries",
         "Deliveries on the queue, due or not, as PostgreSQL's statistics estimate them.";
     ATTEMPTS, Counter, Count, "stoa_attempts_total",
@@ -76,7 +76,7 @@ metrics! {
     LANES_OWNED, Gauge, Count, "stoa_lanes_owned",
         "Endpoints with something due that this process delivers to.";
     BREAKERS, Gauge, Count, "stoa_breakers",
-        "Circuit breakers of the endpoints that this process delivers to, by state: closed, half open or open.";
+        "Circuit breakers of all endpoints, by state: open or half open where something is to be sent, closed all others.";
     DEAD_LETTERS, Counter, Count, "stoa_dead_letters_total",
         "Deliveries given up on, by reason.";
     RELAY_LAG, Gauge, Seconds, "stoa_relay_lag_seconds",
@@ -142,13 +142,6 @@ pub fn in_flight(count: usize) {
 /// Says how many lanes this process owns.
 pub fn lanes_owned(count: usize) {
     gauge!(LANES_OWNED.name).set(number(count));
-}
-
-/// Says how many of the breakers of this process's lanes are in each state.
-pub fn breakers(closed: usize, half_open: usize, open: usize) {
-    for (state, count) in [("closed", closed), ("half_open", half_open), ("open", open)] {
-        gauge!(BREAKERS.name, "state" => state).set(number(count));
-    }
 }
 
 /// Counts deliveries that were given up on, once that is committed.
@@ -223,19 +216,41 @@ impl Sampler {
     pub async fn sample(&self) -> Result<Sample, kernel::db::Error> {
         let now = self.clock.now();
         let mut tx = self.database.begin().await?;
-        let due = store::oldest_due(&mut tx, now).await?;
+        let lanes = store::due_lanes(&mut tx, now).await?;
+        let due = store::oldest_due(&mut tx, &lanes, now).await?;
+        let lanes = store::resting_lanes(&mut tx).await?;
+        let resting = store::oldest_due(&mut tx, &lanes, now).await?;
+        let breakers = store::breakers(&mut tx, now).await?;
         let waiting = store::oldest_waiting(&mut tx).await?;
         let queued = store::queued(&mut tx).await?;
         let replays = store::replays_running(&mut tx).await?;
         tx.commit().await?;
         let age = |since: Option<Timestamp>| since.map_or(Duration::ZERO, |since| now.since(since));
+        let count = |count: i64| usize::try_from(count).unwrap_or(0);
+        let not_closed = breakers.open.saturating_add(breakers.half_open);
         let sample = Sample {
             delivery_lag: age(due),
+            resting_lag: age(resting),
             relay_lag: age(waiting),
-            queued: usize::try_from(queued).unwrap_or(0),
-            replays_running: usize::try_from(replays).unwrap_or(0),
+            queued: count(queued),
+            replays_running: count(replays),
+            open: count(breakers.open),
+            half_open: count(breakers.half_open),
+            closed: count(breakers.lanes.saturating_sub(not_closed)),
         };
-        gauge!(DELIVERY_LAG.name).set(sample.delivery_lag.as_secs_f64());
+        for (breaker, lag) in [
+            ("closed", sample.delivery_lag),
+            ("open", sample.resting_lag),
+        ] {
+            gauge!(DELIVERY_LAG.name, "breaker" => breaker).set(lag.as_secs_f64());
+        }
+        for (state, count) in [
+            ("closed", sample.closed),
+            ("half_open", sample.half_open),
+            ("open", sample.open),
+        ] {
+            gauge!(BREAKERS.name, "state" => state).set(number(count));
+        }
         gauge!(RELAY_LAG.name).set(sample.relay_lag.as_secs_f64());
         gauge!(QUEUE_DEPTH.name).set(number(sample.queued));
         gauge!(REPLAYS_RUNNING.name).set(number(sample.replays_running));
@@ -246,14 +261,22 @@ impl Sampler {
 /// What the [`Sampler`] has measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// How long the oldest due delivery has been due.
+    /// How long the oldest due delivery has been due, of endpoints whose breaker is closed.
     pub delivery_lag: Duration,
+    /// The same of endpoints whose breaker is open or half open.
+    pub resting_lag: Duration,
     /// How long ago the oldest event in the outbox happened.
     pub relay_lag: Duration,
     /// About how many deliveries are on the queue.
     pub queued: usize,
     /// How many replays are running.
     pub replays_running: usize,
+    /// How many breakers are open: until their next probe nothing is sent.
+    pub open: usize,
+    /// How many let a probe pass, or wait for what comes of it.
+    pub half_open: usize,
+    /// About how many endpoints there are beside these.
+    pub closed: usize,
 }
 
 #[cfg(test)]

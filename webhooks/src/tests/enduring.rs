@@ -17,7 +17,7 @@ use super::{
     receiver::{Receiver, Reply},
     world::{Made, PATIENCE, World, made, scopes},
 };
-use crate::{dead_letter::Replay, worker::Limits};
+use crate::{dead_letter::Replay, metrics::Sampler, worker::Limits};
 
 const FIRST_ONLY: &[Duration] = &[];
 const QUICK: &[Duration] = &[Duration::from_millis(20), Duration::from_millis(20)];
@@ -89,6 +89,51 @@ async fn endpoints_that_only_fail_keep_no_lane_that_others_wait_for() {
         .unwrap()
         .unwrap();
     assert_eq!(good.sequences(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn operators_see_breakers_that_rest_and_those_that_have_closed_while_their_lanes_are_owned() {
+    let world = World::new().await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let receiver = Receiver::start(move |_, _| {
+        let status = if is_mended.load(Ordering::SeqCst) {
+            200
+        } else {
+            500
+        };
+        Reply::Status(status)
+    })
+    .await;
+    world.endpoint(Some(&receiver.url)).await;
+    let events: Vec<Made> = (0..20)
+        .map(|number| made(&format!("o{number}"), 1))
+        .collect();
+    world.append(&events).await;
+    world.relay_all().await;
+    let worker = world.worker(&vec![Duration::from_millis(1); 100_000], Limits::default());
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let stopped = tokio::spawn(async move { worker.run(stopping).await });
+    let not_closed = "select count(*) from lanes where breaker_count > 0";
+    world.until(not_closed, 1).await;
+    let sampler = Sampler::new(world.worker.clone(), world.clock.clone());
+    let resting = sampler.sample().await.unwrap();
+    assert_eq!(resting.open + resting.half_open, 1);
+    assert_eq!(resting.delivery_lag, Duration::ZERO);
+    assert!(resting.resting_lag > Duration::ZERO);
+    mended.store(true, Ordering::SeqCst);
+    world.until(not_closed, 0).await;
+    // Not because it was let go.
+    let owned = "select count(*) from lanes where owner is not null";
+    assert_eq!(world.count(owned).await, 1);
+    let recovered = sampler.sample().await.unwrap();
+    assert_eq!((recovered.open, recovered.half_open), (0, 0));
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, stopped)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ::metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use kernel::clock::Clock;
 
 use super::world::{World, made};
@@ -41,9 +39,7 @@ impl Recorder for Counters {
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         let values = key.labels().map(|label| format!(" {}", label.value()));
         let name = format!("{}{}", key.name(), values.collect::<String>());
-        Counter::from_arc(Arc::clone(
-            self.0.lock().unwrap().entry(name).or_default(),
-        ))
+        Counter::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
@@ -106,4 +102,42 @@ async fn lag_is_the_age_of_what_is_oldest_and_nothing_when_nothing_waits() {
     tx.commit().await.unwrap();
     let waiting = sampler.sample().await.unwrap();
     assert_eq!(waiting.delivery_lag, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_breaker_is_a_lag_of_its_own_and_the_breaker_is_counted_by_its_state() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let sampler = Sampler::new(world.worker.clone(), clock.clone());
+    world.endpoint(Some("http://127.0.0.1:9/")).await;
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    // As a worker lets go of a lane whose breaker has opened.
+    let rest_until = clock.now().plus(Duration::from_mins(5));
+    let mut tx = world.worker.begin().await.unwrap();
+    sqlx::query("update lanes set breaker_count = 9, rest_until = $1, due_at = $1")
+        .bind(rest_until)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    clock.advance(Duration::from_secs(7));
+    let measured = async || {
+        let sample = sampler.sample().await.unwrap();
+        let states = (sample.open, sample.half_open);
+        (states, sample.delivery_lag, sample.resting_lag)
+    };
+    let lag = Duration::from_secs;
+    assert_eq!(measured().await, ((1, 0), lag(0), lag(7)));
+    clock.advance(Duration::from_mins(5));
+    assert_eq!(measured().await, ((0, 1), lag(0), lag(307)));
+    // Its owner has mended something.
+    let mut tx = world.worker.begin().await.unwrap();
+    sqlx::query("update lanes set breaker_count = 0, rest_until = null, due_at = $1")
+        .bind(clock.now())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(measured().await, ((0, 0), lag(307), lag(0)));
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use kernel::clock::Timestamp;
 
+pub(super) mod store;
+
 /// Failures in a row that open a closed breaker: more than a passing fault makes, few enough to spare a receiver that is down.
 const FAILURES_MAX: u32 = 10;
 

@@ -19,6 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    breaker,
     lanes::{Ending, Lanes},
     limits::Limits,
     renders::Renders,
@@ -174,6 +175,7 @@ impl Dispatcher {
                 poll_at = now + POLL_EVERY;
                 look = true;
                 self.measure();
+                self.tell_recovered().await;
                 self.lanes.look_again();
             }
             if stepping.is_none() && now >= release_at {
@@ -488,11 +490,21 @@ impl Dispatcher {
         let standing = self.lanes.standing();
         metrics::lanes_owned(standing.lanes);
         metrics::in_flight(standing.in_flight);
-        let closed = standing
-            .lanes
-            .saturating_sub(standing.open)
-            .saturating_sub(standing.half_open);
-        metrics::breakers(closed, standing.half_open, standing.open);
+    }
+
+    /// Has the table know of breakers that have closed, while their lanes go on being ours: operators see it there, and so does the next owner if this
+    /// process dies.
+    async fn tell_recovered(&mut self) {
+        let recovered = self.lanes.recovered();
+        if recovered.is_empty() {
+            return;
+        }
+        match breaker::store::close(&self.database, self.owner, &recovered).await {
+            Ok(()) => self.lanes.told_recovered(&recovered),
+            Err(error) => {
+                tracing::warn!(error = %error, "breakers that have closed could not be noted");
+            }
+        }
     }
 
     /// Hands out what limits allow. False if nobody takes it any more.

@@ -80,6 +80,8 @@ struct Lane<T> {
     window: Window,
     rate: Option<Rate>,
     breaker: Breaker,
+    /// Whether the table still has it that the breaker is not closed.
+    is_noted_open: bool,
     /// The receiver asked to be left alone until then.
     paused_until: Option<Timestamp>,
     /// Whether it has a place among the turns of its merchant.
@@ -184,8 +186,6 @@ pub(super) struct Lanes<T> {
 pub(super) struct Standing {
     pub(super) lanes: usize,
     pub(super) in_flight: usize,
-    pub(super) open: usize,
-    pub(super) half_open: usize,
 }
 
 impl<T> Lanes<T> {
@@ -232,17 +232,25 @@ impl<T> Lanes<T> {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        let count = |is: fn(breaker::State) -> bool| {
-            self.lanes
-                .values()
-                .filter(|lane| is(lane.breaker.state()))
-                .count()
-        };
         Standing {
             lanes: self.lanes.len(),
             in_flight: self.in_flight,
-            open: count(|state| matches!(state, breaker::State::Open { .. })),
-            half_open: count(|state| state == breaker::State::HalfOpen),
+        }
+    }
+
+    /// Lanes whose breaker has closed and of which the table has it otherwise.
+    pub(super) fn recovered(&self) -> Vec<Lease> {
+        let lanes = self.lanes.values();
+        let recovered = lanes.filter(|lane| lane.is_noted_open && lane.breaker.openings() == 0);
+        recovered.map(|lane| lane.lease).collect()
+    }
+
+    /// Notes that the table knows of these.
+    pub(super) fn told_recovered(&mut self, leases: &[Lease]) {
+        for lease in leases {
+            if let Some(lane) = self.lanes.get_mut(&lease.endpoint) {
+                lane.is_noted_open &= lane.lease.fence != lease.fence;
+            }
         }
     }
 
@@ -263,6 +271,7 @@ impl<T> Lanes<T> {
                 .unwrap_or_else(Window::new),
             rate: None,
             breaker: Breaker::new(breaker_openings),
+            is_noted_open: breaker_openings > 0,
             paused_until: None,
             has_turn: false,
             unread: true,
