@@ -248,8 +248,8 @@ impl ProcessRole {
 /// How webhooks are delivered.
 #[derive(Debug, Clone, Args)]
 pub struct Delivery {
-    /// Lets endpoints be on loopback, private and link-local addresses, and on plain HTTP. For development: it opens the inner network to whoever
-    /// may register an endpoint.
+    /// Lets endpoints be on loopback and private addresses, and on plain HTTP; link-local addresses, where clouds hand out credentials, stay refused. For
+    /// development: it opens the inner network to whoever may register an endpoint.
     #[arg(long, env = "STOA_ALLOW_PRIVATE_TARGETS", default_value_t = false)]
     pub allow_private_targets: bool,
 
