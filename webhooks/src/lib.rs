@@ -26,6 +26,7 @@ pub mod retry;
 pub mod sign;
 pub mod sink;
 pub mod stream;
+mod sweep;
 pub mod timeline;
 mod trace;
 pub mod worker;
@@ -34,6 +35,7 @@ pub mod worker;
 mod tests;
 
 pub use error::Error;
+pub use sweep::sweep;
 
 /// The problem types of webhooks, for docs/errors.md.
 pub use error::problems::ALL as PROBLEM_TYPES;

@@ -31,5 +31,6 @@ mod replays;
 mod sending;
 mod settings;
 mod sinks;
+mod sweeping;
 mod timelines;
 mod world;

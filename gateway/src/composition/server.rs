@@ -571,7 +571,7 @@ async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &C
     }
 }
 
-/// Deletes old idempotency keys and what of the authorization server is over, makes the partitions of the days to come, and drops those past their retention.
+/// Deletes old idempotency keys and what of the authorization server and of webhooks is over, makes the partitions of the days to come, and drops those past their retention.
 async fn sweep(
     database: Database,
     accounts: Arc<Accounts>,
@@ -590,6 +590,9 @@ async fn sweep(
         }
         if let Err(error) = accounts.sweep().await {
             tracing::warn!(error = %error, "sessions and invitations could not be swept");
+        }
+        if let Err(error) = webhooks::sweep(&database, retention, now).await {
+            tracing::warn!(error = %error, "counts of hours, versions of endpoints and replays could not be swept");
         }
         let partitions = async {
             let mut connection = sqlx::PgConnection::connect_with(&owner).await?;
