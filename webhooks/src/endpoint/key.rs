@@ -84,7 +84,7 @@ pub struct EndpointKey {
     /// What receivers verify `v1a` with; null for `v1`, whose secret was shown when it was made.
     #[schema(
         required,
-        example = "whpk_MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqow"
+        example = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
     )]
     pub public_key: Option<String>,
 }

@@ -210,4 +210,20 @@ mod tests {
         assert!(key.public_key().verifies(&[0x72], signature.as_ref()));
         assert!(!key.public_key().verifies(&[0x73], signature.as_ref()));
     }
+
+    #[test]
+    fn the_documented_public_key_is_one_and_the_same_as_in_the_documented_set() {
+        use utoipa::PartialSchema;
+        let example = |schema, name: &str| {
+            let schema = serde_json::to_value(schema).unwrap();
+            let example = schema.pointer(&format!("/properties/{name}/example"));
+            example.unwrap().as_str().unwrap().to_owned()
+        };
+        let shown = example(crate::endpoint::key::EndpointKey::schema(), "publicKey");
+        let in_set = example(crate::endpoint::key::Jwk::schema(), "x");
+        let key = PublicKey::parse(&shown).unwrap();
+        assert_eq!(key.to_string(), shown);
+        let text = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(key.as_bytes());
+        assert_eq!(text, in_set);
+    }
 }
