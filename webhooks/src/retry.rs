@@ -94,8 +94,6 @@ pub enum DeadLetterReason {
     AttemptsExhausted,
     /// The receiver answered 410.
     EndpointGone,
-    /// Its endpoint was disabled while it waited.
-    EndpointDisabled,
 }
 
 impl DeadLetterReason {
@@ -104,7 +102,6 @@ impl DeadLetterReason {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
             Self::EndpointGone => "endpoint_gone",
-            Self::EndpointDisabled => "endpoint_disabled",
         }
     }
 }

@@ -304,7 +304,7 @@ pub struct Entry {
     /// The dead letter, where it was made or replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_id: Option<DeadLetterId>,
-    /// Why it was given up on, where it was: `attempts_exhausted`, `endpoint_gone` or `endpoint_disabled`.
+    /// Why it was given up on, where it was: `attempts_exhausted` or `endpoint_gone`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "attempts_exhausted")]
     pub reason: Option<String>,
