@@ -126,7 +126,7 @@ pub struct Envelope {
     pub sequence: Option<i64>,
     /// True for a test event, which looks like a real one and tells of nothing that happened; absent for all others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false, example = false)]
+    #[schema(required = false, default = false)]
     pub test: bool,
     /// The merchant at which it happened.
     pub merchant_id: MerchantId,

@@ -98,6 +98,7 @@ fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
             let properties = schema["properties"].as_object().into_iter().flatten();
             Value::Object(
                 properties
+                    .filter(|(property, member)| !is_absent(schema, property, member))
                     .map(|(property, schema)| {
                         (property.clone(), of(schema, property, schemas, depth + 1))
                     })
@@ -117,6 +118,13 @@ fn of(schema: &Value, name: &str, schemas: &Value, depth: usize) -> Value {
         Some("string") => json!("text"),
         _ => json!({}),
     }
+}
+
+/// Whether a property is mostly not there: it may be left out, and that means `false`.
+fn is_absent(schema: &Value, property: &str, member: &Value) -> bool {
+    let required = schema["required"].as_array();
+    let is_required = required.is_some_and(|names| names.iter().any(|name| name == property));
+    !is_required && member["default"] == json!(false)
 }
 
 /// What a property of this name looks like in a merchant's day.
@@ -153,4 +161,22 @@ fn by_name(name: &str) -> Option<Value> {
         "reason" => json!("changed my mind"),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_when_it_is_false_is_in_no_example() {
+        let document = crate::openapi::document();
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(
+            schemas["EventEnvelope"]["properties"]["test"]["default"],
+            json!(false)
+        );
+        let example = of(&schemas["EventEnvelope"], "", schemas, 0);
+        assert!(example["sequence"].is_number());
+        assert_eq!(example.get("test"), None);
+    }
 }
