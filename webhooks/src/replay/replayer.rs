@@ -252,9 +252,10 @@ async fn look(
     } else {
         0
     };
+    let takes_kind = selection.takes_kind();
     let chosen = found.entries.iter().filter_map(|(sequence, event)| {
         let detail = found.details.get(event)?;
-        let wanted = selection.takes_kind(&detail.kind)
+        let wanted = takes_kind(&detail.kind)
             && selection
                 .resource()
                 .is_none_or(|(kind, id)| detail.resource_kind == kind && detail.resource_id == id)
