@@ -17,7 +17,7 @@ use super::{
     receiver::{Receiver, Reply},
     world::{Made, PATIENCE, World, made, scopes},
 };
-use crate::{dead_letter::Replay, metrics::Sampler, worker::Limits};
+use crate::{dead_letter::Replay, endpoint::EndpointChange, metrics::Sampler, worker::Limits};
 
 const FIRST_ONLY: &[Duration] = &[];
 const QUICK: &[Duration] = &[Duration::from_millis(20), Duration::from_millis(20)];
@@ -309,6 +309,32 @@ async fn personal_data_that_does_not_open_fails_its_own_delivery_and_no_other() 
     assert_eq!(world.count("select count(*) from deliveries").await, 0);
     let failed = "select count(*) from attempts where error = 'internal'";
     assert_eq!(world.count(failed).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_key_is_looked_for_where_a_thin_shape_shows_nothing_personal() {
+    let world = World::new().await;
+    let receiver = Receiver::accepting().await;
+    let endpoint = world.endpoint(Some(&receiver.url)).await.endpoint.id;
+    let thin: EndpointChange =
+        serde_json::from_value(json!({"settings": {"payload": {"shape": "thin"}}})).unwrap();
+    world.change(endpoint, thin).await.unwrap();
+    let event = Made {
+        personal: Some(json!({"name": "Ada"})),
+        ..made("a", 1)
+    };
+    world.append(&[event]).await;
+    spoil(
+        &world,
+        "data_subject_keys",
+        "revoke select on data_subject_keys from stoa_worker",
+    )
+    .await;
+    let running = world.start(QUICK);
+    let received = receiver.wait_for(1).await;
+    running.stop().await;
+    assert_eq!(received[0].body.get("data"), None);
+    assert_eq!(received[0].body["resource"]["id"], "a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

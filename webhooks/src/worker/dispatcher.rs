@@ -323,8 +323,10 @@ impl Dispatcher {
 
     fn aim(&mut self, endpoint: EndpointId, target: Arc<ReadyTarget>, now: Timestamp) {
         let known = self.targets.get(&endpoint);
-        if known.is_some_and(|known| known.receiver != target.receiver) {
-            // What waits was read for other eyes: personal data may be missing from it.
+        if known.is_some_and(|known| {
+            known.receiver != target.receiver || known.means.version != target.means.version
+        }) {
+            // What waits was read for other eyes, or for a shape without them: personal data may be missing from it.
             self.lanes.reread(endpoint);
         }
         if known.is_some_and(|known| known.url != target.url) {

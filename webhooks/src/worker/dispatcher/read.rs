@@ -311,7 +311,7 @@ impl Reader {
                 .filter(|due| due.merchant == merchant)
                 .filter_map(|due| {
                     let (target, event) = (targets.get(&due.endpoint)?, events.get(&due.event)?);
-                    target.receiver.wants_personal(event).then_some(&**event)
+                    target.wants_personal(event).then_some(&**event)
                 });
             let wanted: Vec<&Event> = wanted.collect();
             if !wanted.is_empty() {
