@@ -4,7 +4,7 @@
 //! and every day again; one from which nothing but failures came for five days is switched off, its backlog kept.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use kernel::{
 };
 use sqlx::PgConnection;
 
-use super::Report;
+use super::{Lease, Report};
 use crate::{
     endpoint::{
         self, DisabledReason, EndpointId,
@@ -163,6 +163,21 @@ impl Hours {
     }
 }
 
+/// Endpoints at whose URL something was taken for the first time, as far as was known when it was sent; each with that URL once, however much it has taken.
+pub(crate) fn verified<'r>(reports: &[&'r Report]) -> BTreeSet<(MerchantId, EndpointId, &'r str)> {
+    let taken = reports
+        .iter()
+        .filter(|report| report.is_first && report.decision == Decision::Delivered);
+    taken
+        .map(|report| {
+            let Lease {
+                merchant, endpoint, ..
+            } = report.lease;
+            (merchant, endpoint, report.url.as_str())
+        })
+        .collect()
+}
+
 /// Notes how the endpoints of some reports fare, tells their owners, and switches off those that are beyond hope. Gives the merchants for whom events were
 /// appended.
 pub(super) async fn note(
@@ -176,18 +191,8 @@ pub(super) async fn note(
     }
     store::recover(&mut *tx, &tallies, now).await?;
     let failing = store::fail(&mut *tx, &tallies, now).await?;
-    let verified = reports
-        .iter()
-        .filter(|report| report.is_first && report.decision == Decision::Delivered);
-    for report in verified {
-        store::verify(
-            &mut *tx,
-            report.lease.merchant,
-            report.lease.endpoint,
-            &report.url,
-            now,
-        )
-        .await?;
+    for (merchant, endpoint, url) in verified(reports) {
+        store::verify(&mut *tx, merchant, endpoint, url, now).await?;
     }
     let mut announced = Vec::new();
     for (endpoint, failing_since, warned_at) in failing {

@@ -10,7 +10,7 @@ use kernel::{
 use super::world::{World, made};
 use crate::{
     client::{Answer, Failure, FailureKind, Outcome},
-    delivery::{Attempt, Lease, OwnerId, Report, Settled, settle, store},
+    delivery::{Attempt, Lease, OwnerId, Report, Settled, fare, settle, store},
     event,
     retry::{DeadLetterReason, Decision},
 };
@@ -175,6 +175,28 @@ async fn what_an_expired_owner_reports_changes_nothing() {
     assert_eq!(settled(&world, first, &forged).await.counted, [false]);
     assert_eq!(settled(&world, second, &forged).await.counted, [true]);
     assert_eq!(world.count("select count(*) from deliveries").await, 2);
+}
+
+#[tokio::test]
+async fn a_url_is_verified_once_by_a_group_however_many_were_its_first() {
+    let (world, events) = world_with_lane().await;
+    let owner = OwnerId::new(world.clock.now());
+    let lease = lease(&world, owner).await[0];
+    let mut reports = Vec::new();
+    for (event, sequence) in events.iter().zip(1..) {
+        let report = report(&world, lease, sequence, *event, Decision::Delivered).await;
+        reports.push(Report {
+            is_first: true,
+            ..report
+        });
+    }
+    reports[2].url = "https://8.8.4.4/".to_owned();
+    let verified = fare::verified(&reports.iter().collect::<Vec<_>>());
+    let urls: Vec<&str> = verified.iter().map(|(.., url)| *url).collect();
+    assert_eq!(urls, ["https://8.8.4.4/", URL]);
+    settled(&world, owner, &reports).await;
+    let noted = "select count(*) from endpoints where verified_at is not null";
+    assert_eq!(world.count(noted).await, 1);
 }
 
 #[tokio::test]
