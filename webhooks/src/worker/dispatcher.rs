@@ -183,8 +183,12 @@ impl Dispatcher {
                 release_at = now + RELEASE_EVERY;
                 self.release_idle().await;
             }
-            if stepping.is_none() && now >= resume_at && self.wants_step(look) {
-                stepping = Some(self.begin_step(std::mem::take(&mut look)));
+            if stepping.is_none() && now >= resume_at {
+                let rereads_targets = self.rereads_targets();
+                if self.wants_step(look, rereads_targets) {
+                    let look = std::mem::take(&mut look);
+                    stepping = Some(self.begin_step(look, rereads_targets));
+                }
             }
             if !self.hand_out(&jobs).await {
                 tracing::error!("the worker of deliveries has ended");
@@ -248,27 +252,28 @@ impl Dispatcher {
         self.targets_read_at.map(|read_at| read_at.elapsed())
     }
 
-    fn wants_step(&self, look: bool) -> bool {
-        look || self.lanes.wants_rows() || self.wants_targets()
+    /// Whether a step is to read all lanes' targets again, if there is one.
+    fn rereads_targets(&self) -> bool {
+        self.targets_wanted
+            || self
+                .targets_age()
+                .is_none_or(|age| age >= TARGETS_READ_AFTER)
     }
 
-    fn wants_targets(&self) -> bool {
-        let is_old = self
-            .targets_age()
-            .is_none_or(|age| age >= TARGETS_READ_AFTER);
-        self.targets_wanted || (is_old && self.lanes.has_waiting())
+    /// Whether a step is to be made. Old targets alone are no reason while nothing waits to be sent there.
+    fn wants_step(&self, look: bool, rereads_targets: bool) -> bool {
+        look || self.lanes.wants_rows()
+            || self.targets_wanted
+            || (rereads_targets && self.lanes.has_waiting())
     }
 
-    fn begin_step(&mut self, look: bool) -> Stepping {
+    fn begin_step(&mut self, look: bool, reread_targets: bool) -> Stepping {
         let request = Request {
             look,
             leases: self.lanes.leases(),
             room: self.lanes.room(),
             full: self.lanes.merchants_at_their_share(),
-            reread_targets: self
-                .targets_age()
-                .is_none_or(|age| age >= TARGETS_READ_AFTER)
-                || self.targets_wanted,
+            reread_targets,
             targets: self.targets.clone(),
             room_bytes: self.lanes.room_bytes(),
             wants: self.lanes.begin_read(),
