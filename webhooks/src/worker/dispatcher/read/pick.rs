@@ -70,29 +70,7 @@ fn behind(after: ReadAfter, rows: &[Due]) -> ReadAfter {
 
 /// Drops what has to wait for an earlier delivery of its resource that is neither here nor among what is taken: one that is due later.
 pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Result<(), Error> {
-    let mut counts: HashMap<(EndpointId, i64), i64> = HashMap::new();
-    for (line, key) in lines.iter().flat_map(|line| {
-        line.rows
-            .iter()
-            .filter_map(move |due| Some((line, due.resource_key?)))
-    }) {
-        *counts.entry((line.lease.endpoint, key)).or_default() += 1;
-    }
-    let mut resources = Vec::with_capacity(counts.len());
-    for line in &*lines {
-        for ((endpoint, key), count) in &counts {
-            if *endpoint == line.lease.endpoint {
-                // What is here or on its way may come first, of whichever resource.
-                let known = i64::try_from(line.known.len()).unwrap_or(i64::MAX);
-                resources.push((
-                    line.lease,
-                    *key,
-                    count.saturating_add(known).saturating_add(1),
-                ));
-            }
-        }
-    }
-    let first = store::first_of_resources(tx, &resources).await?;
+    let first = store::first_of_resources(tx, &resources(lines)).await?;
     let mut by_resource: HashMap<(EndpointId, i64), Vec<i64>> = HashMap::new();
     for (endpoint, key, sequence) in first {
         by_resource
@@ -120,6 +98,25 @@ pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Resul
         });
     }
     Ok(())
+}
+
+/// The resources of what is due, each with how many of its deliveries are to be looked at: those that are here, those that are known, and one more.
+fn resources(lines: &[Line]) -> Vec<(Lease, i64, i64)> {
+    let mut counts: HashMap<(EndpointId, i64), (Lease, i64)> = HashMap::new();
+    for line in lines {
+        // What is here or on its way may come first, of whichever resource.
+        let known = i64::try_from(line.known.len()).unwrap_or(i64::MAX);
+        for key in line.rows.iter().filter_map(|due| due.resource_key) {
+            let (_, count) = counts
+                .entry((line.lease.endpoint, key))
+                .or_insert((line.lease, known.saturating_add(1)));
+            *count = count.saturating_add(1);
+        }
+    }
+    let resources = counts.into_iter();
+    resources
+        .map(|((_, key), (lease, count))| (lease, key, count))
+        .collect()
 }
 
 /// Takes from each lane in turn for as long as there is room, and one row in any case.

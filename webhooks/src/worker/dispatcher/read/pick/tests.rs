@@ -80,3 +80,25 @@ fn lanes_share_the_room_and_one_row_is_taken_in_any_case() {
     limit(&mut scarce, 0, 50);
     assert_eq!(scarce.iter().map(|line| line.rows.len()).sum::<usize>(), 1);
 }
+
+#[test]
+fn of_each_lanes_resource_as_many_are_looked_at_as_are_here_or_known_and_one_more() {
+    let of = |endpoint, sequence, key| Due {
+        resource_key: key,
+        ..due(endpoint, sequence, 0)
+    };
+    let found = vec![
+        of(1, 1, Some(7)),
+        of(1, 2, Some(7)),
+        of(1, 3, Some(8)),
+        of(1, 4, None),
+        of(2, 1, Some(7)),
+    ];
+    let lines = lines(vec![want(1, 10, &[]), want(2, 10, &[5, 6])], found);
+    let mut looked_at = resources(&lines);
+    looked_at.sort_by_key(|(lease, key, _)| (lease.endpoint, *key));
+    assert_eq!(
+        looked_at,
+        [(lease(1), 7, 3), (lease(1), 8, 2), (lease(2), 7, 4),]
+    );
+}
