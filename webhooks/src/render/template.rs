@@ -58,11 +58,6 @@ pub enum TransformationError {
     },
 }
 
-impl TransformationError {
-    /// The word that attempts keep as their error.
-    pub const WORD: &'static str = "transformation";
-}
-
 impl Template {
     pub(super) fn compile(source: &str) -> Result<Self, RenderError> {
         if source.len() > SOURCE_BYTES_MAX {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
@@ -70,7 +70,8 @@ impl PrivateKey {
     }
 
     /// The key that is written as `whsk_` and base64.
-    pub fn parse(text: &str) -> Result<Self, InvalidPrivateKey> {
+    #[cfg(test)]
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPrivateKey> {
         let encoded = text.strip_prefix(PRIVATE_PREFIX).ok_or(InvalidPrivateKey)?;
         match STANDARD.decode(encoded) {
             Ok(bytes) => Self::from_bytes(&Zeroizing::new(bytes)),
@@ -132,7 +133,8 @@ impl PublicKey {
     }
 
     /// The key that is written as `whpk_` and base64.
-    pub fn parse(text: &str) -> Result<Self, InvalidPublicKey> {
+    #[cfg(test)]
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPublicKey> {
         let encoded = text.strip_prefix(PUBLIC_PREFIX).ok_or(InvalidPublicKey)?;
         Self::from_bytes(&STANDARD.decode(encoded).ok().ok_or(InvalidPublicKey)?)
     }
@@ -143,7 +145,9 @@ impl PublicKey {
     }
 
     /// Whether `signature` is this key's over `message`.
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    #[cfg(test)]
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
         UnparsedPublicKey::new(&ED25519, self.0)
             .verify(message, signature)
             .is_ok()
