@@ -1,15 +1,18 @@
 //! How an endpoint wants what it is sent: which events, in which form, how fast, signed how.
 //!
 //! [`Settings`] is what the column `endpoints.settings` holds, and what the API shows; [`Credentials`] is what a receiver has given us to be let in, kept
-//! sealed and never shown again. Both have defaults for whatever is absent, so that rows of older binaries read as what they always meant.
+//! sealed and never shown again. Both have defaults for whatever is absent, so that rows of older binaries read as what they always meant; and of a newer
+//! binary's row, what this one does not know is passed over, so that it may be rolled back to. The groups refuse what they do not know: they are also what
+//! clients give, as members of a [`SettingsChange`](super::SettingsChange), and a client is to hear of a misspelt member.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// How an endpoint wants what it is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default, remote = "Self")]
 #[schema(as = WebhookEndpointSettings)]
 pub struct Settings {
     /// A condition on the event, as a CEL expression over `event`, such as `double(event.data.total.amount) > 100.0`; null for all events of the types.
@@ -28,6 +31,48 @@ pub struct Settings {
     pub header_names: Vec<String>,
     /// How an endpoint without a URL is read.
     pub pull: PullMode,
+}
+
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Settings {
+    /// Reads what is stored, and passes over what this binary does not know.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut stored = Value::deserialize(deserializer)?;
+        forget_unknown(&mut stored, &KNOWN);
+        Self::deserialize(stored).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Settings with all members that there are.
+static KNOWN: LazyLock<Value> = LazyLock::new(|| {
+    let settings = Settings {
+        authentication: Some(Authentication::OauthClientCredentials {
+            token_url: String::new(),
+            client_id: String::new(),
+            scope: None,
+        }),
+        ..Settings::default()
+    };
+    // Without a form in JSON nothing would be known, and nothing could be stored either.
+    serde_json::to_value(settings).unwrap_or_default()
+});
+
+/// Takes the members out of an object, and of the objects in it, that are not known.
+fn forget_unknown(stored: &mut Value, known: &Value) {
+    if let (Value::Object(stored), Value::Object(known)) = (stored, known) {
+        stored.retain(|name, member| {
+            let known = known.get(name);
+            if let Some(known) = known {
+                forget_unknown(member, known);
+            }
+            known.is_some()
+        });
+    }
 }
 
 /// What the body of a delivery is made of.
@@ -256,6 +301,41 @@ mod tests {
         assert_eq!(settings, Settings::default());
         assert_eq!(settings.signature.schemes, [SignatureScheme::V1]);
         assert_eq!(settings.signature.id_header, "webhook-id");
+    }
+
+    #[test]
+    fn a_row_of_a_newer_binary_reads_as_far_as_it_is_known() {
+        let row = serde_json::json!({
+            "newer": {"a": 1},
+            "payload": {"shape": "thin", "newer": true},
+            "delivery": {"newer": 5, "concurrencyMax": 7},
+            "signature": {"idHeader": "x-id", "newer": null},
+            "authentication": {"type": "mutual_tls", "newer": "a"},
+        });
+        let settings: Settings = serde_json::from_value(row).unwrap();
+        assert_eq!(settings.payload.shape, Shape::Thin);
+        assert_eq!(settings.delivery.concurrency_max, Some(7));
+        assert_eq!(settings.signature.id_header, "x-id");
+        assert_eq!(settings.authentication, Some(Authentication::MutualTls));
+        let row = serde_json::json!({
+            "authentication": {"type": "oauth2_client_credentials", "tokenUrl": "a", "clientId": "b", "newer": 1},
+        });
+        let settings: Settings = serde_json::from_value(row).unwrap();
+        assert!(settings.authentication.is_some());
+    }
+
+    #[test]
+    fn a_client_is_told_of_what_is_not_known() {
+        for given in [
+            serde_json::json!({"newer": 1}),
+            serde_json::json!({"payload": {"newer": 1}}),
+            serde_json::json!({"delivery": {"newer": 1}}),
+            serde_json::json!({"signature": {"newer": 1}}),
+            serde_json::json!({"authentication": {"type": "oauth2_client_credentials", "tokenUrl": "a", "clientId": "b", "newer": 1}}),
+        ] {
+            let read = serde_json::from_value::<crate::endpoint::SettingsChange>(given.clone());
+            assert!(read.is_err(), "{given}");
+        }
     }
 
     #[test]
