@@ -575,7 +575,7 @@ pub(crate) struct Release {
     pub(crate) due_at: Option<Timestamp>,
     /// How often its breaker has opened since its endpoint last accepted something.
     pub(crate) breaker_openings: u32,
-    /// Until when nothing is sent, if its breaker is open.
+    /// Until when nothing is sent, if its breaker is open or its receiver wants to be left alone.
     pub(crate) rest_until: Option<Timestamp>,
 }
 

@@ -401,7 +401,7 @@ impl Dispatcher {
     }
 
     fn release_of(&self, lease: Lease, next_due: Option<Timestamp>) -> store::Release {
-        let rest_until = self.lanes.rest_until(lease.endpoint);
+        let rest_until = self.lanes.quiet_until(lease.endpoint, self.clock.now());
         store::Release {
             lease,
             due_at: next_due.map(|due_at| rest_until.map_or(due_at, |until| due_at.max(until))),

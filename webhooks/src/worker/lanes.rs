@@ -678,6 +678,13 @@ impl<T> Lanes<T> {
         self.lanes.get(&endpoint)?.rest_until()
     }
 
+    /// Until when nothing is sent to a lane: while its breaker is open, and while its receiver wants to be left alone. Its next owner keeps to that too.
+    pub(super) fn quiet_until(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
+        let lane = self.lanes.get(&endpoint)?;
+        let paused_until = lane.paused_until.filter(|until| *until > now);
+        lane.rest_until().max(paused_until)
+    }
+
     /// How often a lane's breaker has opened since its endpoint last accepted something.
     pub(super) fn breaker_openings(&self, endpoint: EndpointId) -> u32 {
         self.lanes
