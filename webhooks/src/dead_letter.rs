@@ -19,9 +19,11 @@ use sqlx::PgConnection;
 
 use crate::{
     delivery::{self, Attempt, Report},
-    endpoint::{self, EndpointId, Status, Visible},
+    endpoint::{self, EndpointId, Status, Visible, settings::Ordering},
     error::{Error, Refusal},
     event::{self, Envelope, Event},
+    relay::resource_key,
+    replay,
     retry::DeadLetterReason,
     stream,
 };
@@ -247,9 +249,12 @@ impl Operation for Replay {
         if !endpoint.is_queued() {
             return Err(Refusal::EndpointWithoutUrl.into());
         }
-        store::queue(&mut *tx, actor.merchant, &row, now).await?;
+        let is_ordered = endpoint.settings.delivery.ordering == Ordering::Resource;
+        let resource = &row.event.resource;
+        let resource_key = is_ordered.then(|| resource_key(&resource.kind, &resource.id));
+        store::queue(&mut *tx, actor.merchant, &row, resource_key, now).await?;
         if endpoint.url.is_some() {
-            endpoint::store::raise_lane(tx, row.endpoint, Some(now)).await?;
+            replay::store::raise_lane(tx, row.endpoint, now).await?;
         }
         Ok(Replayed {
             dead_letter_id: row.id,

@@ -184,16 +184,18 @@ pub(crate) async fn events(
     Ok(events.map(|event| (event.id, event)).collect())
 }
 
-/// Puts a dead letter's event on the queue again. One that is on it already, waiting for its next attempt, is brought forward.
+/// Puts a dead letter's event on the queue again, by the key of its resource where deliveries wait for one another. One that is on it already, waiting for
+/// its next attempt, is brought forward.
 pub(super) async fn queue(
     tx: &mut PgConnection,
     merchant: MerchantId,
     row: &Row,
+    resource_key: Option<i64>,
     now: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at)
-        values ($1, $2, $3, $4, 0, $5, $5)
+        "insert into deliveries (merchant_id, endpoint_id, sequence, event_id, attempt_count, due_at, created_at, resource_key)
+        values ($1, $2, $3, $4, 0, $5, $5, $6)
         on conflict (merchant_id, endpoint_id, sequence) do update
         set due_at = excluded.due_at
         where deliveries.due_at > excluded.due_at",
@@ -202,6 +204,7 @@ pub(super) async fn queue(
         row.sequence,
         row.event.id as EventId,
         now as Timestamp,
+        resource_key,
     )
     .execute(&mut *tx)
     .await?;

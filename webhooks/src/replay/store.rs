@@ -713,15 +713,15 @@ pub(super) async fn accepted(
     Ok(accepted.into_iter().collect())
 }
 
-/// Makes a lane due, and raises its signal so that no owner lets go of it without having seen what was added.
-pub(super) async fn raise_lane(
+/// Makes a lane due, though not while it rests, and raises its signal so that no owner lets go of it without having seen what was added.
+pub(crate) async fn raise_lane(
     tx: &mut PgConnection,
     endpoint: EndpointId,
     now: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update lanes
-        set due_at = least(due_at, $2),
+        set due_at = least(due_at, greatest(rest_until, $2)),
             signal = signal + 1
         where endpoint_id = $1",
         endpoint as EndpointId,
