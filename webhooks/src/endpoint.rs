@@ -103,6 +103,12 @@ impl Endpoint {
     pub(crate) fn is_queued(&self) -> bool {
         self.url.is_some() || self.settings.pull == settings::PullMode::Lease
     }
+
+    /// Whether how it fared `before` says nothing of how it will: it was enabled, or goes elsewhere.
+    pub(crate) fn begins_anew(&self, before: &Self) -> bool {
+        let is_enabled = self.status == Status::Enabled && before.status == Status::Disabled;
+        is_enabled || self.url != before.url
+    }
 }
 
 /// Whose view of the events an endpoint has.
