@@ -234,6 +234,8 @@ async fn one_answer_that_the_receiver_is_gone_is_enough_and_buries_only_its_own(
     ];
     let settled = settled(&world, owner, &reports).await;
     assert_eq!(settled.counted, [true; 2]);
+    // So what waits behind it waits on, wherever it goes.
+    assert!(!reports[1].is_over());
     assert_eq!(settled.announced, [world.merchant]);
     assert_eq!(world.count("select count(*) from attempts").await, 2);
     let buried =
