@@ -202,7 +202,15 @@ pub(super) async fn note(
         };
         let merchant = tally.merchant;
         let request = RequestId::new(now);
-        match verdict(failing_since, warned_at, now) {
+        let verdict = verdict(failing_since, warned_at, now);
+        if verdict != Verdict::Wait
+            && store::has_taken(&mut *tx, merchant, endpoint, failing_since).await?
+        {
+            // Groups commit in any order: what was taken was recorded before the failure that came before it.
+            store::begin_failing(&mut *tx, endpoint, tally).await?;
+            continue;
+        }
+        match verdict {
             Verdict::Wait => continue,
             Verdict::Warn => {
                 store::warned(&mut *tx, merchant, endpoint, now).await?;
