@@ -32,4 +32,5 @@ mod sending;
 mod settings;
 mod sinks;
 mod timelines;
+mod walking;
 mod world;
