@@ -205,9 +205,10 @@ impl Report {
             .plus(Duration::from_millis(duration))
     }
 
-    /// Whether the delivery is over: taken, or given up on.
+    /// Whether the delivery is over: taken, or given up on. What was answered with 410 may be sent again to where its endpoint has moved meanwhile, before
+    /// anything that waits behind it.
     pub(crate) fn is_over(&self) -> bool {
-        !matches!(self.decision, Decision::RetryAt(_))
+        matches!(self.decision, Decision::Delivered | Decision::DeadLetter(_))
     }
 }
 

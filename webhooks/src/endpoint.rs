@@ -113,6 +113,12 @@ impl Endpoint {
     pub(crate) fn is_ordered(&self) -> bool {
         self.settings.delivery.ordering == settings::Ordering::Resource
     }
+
+    /// Whether how it fared `before` says nothing of how it will: it was enabled, or goes elsewhere.
+    pub(crate) fn begins_anew(&self, before: &Self) -> bool {
+        let is_enabled = self.status == Status::Enabled && before.status == Status::Disabled;
+        is_enabled || self.url != before.url
+    }
 }
 
 /// How events leave an endpoint's stream.

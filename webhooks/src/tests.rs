@@ -33,4 +33,5 @@ mod settings;
 mod sinks;
 mod sweeping;
 mod timelines;
+mod walking;
 mod world;

@@ -20,6 +20,7 @@ use crate::{
     endpoint::{
         DisabledReason, Endpoint, EndpointId, Owner, Status, Visible, announce,
         configuration::seal_credentials,
+        health,
         key::{CopiedKey, Ring},
         settings::Credentials,
         store as endpoints,
@@ -178,6 +179,7 @@ async fn follow(
         merchant,
         app: None,
     };
+    health::store::hold(&mut *tx, merchant, part).await?;
     let Some(before) = endpoints::lock(&mut *tx, whole, part).await? else {
         return Ok(());
     };
@@ -199,6 +201,9 @@ async fn follow(
     endpoints::set_sealed_credentials(&mut *tx, merchant, part, sealed.as_deref()).await?;
     let ring = Ring::of(&mut *tx, keyring, merchant, &after, now).await?;
     ring.copy(&mut *tx, &opened.keys).await?;
+    if after.begins_anew(&before) {
+        health::store::forget_failing(&mut *tx, merchant, part).await?;
+    }
     if !after.is_queued() {
         endpoints::delete_deliveries(&mut *tx, merchant, part).await?;
     }

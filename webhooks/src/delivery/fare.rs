@@ -1,7 +1,8 @@
 //! How endpoints fare by what came of attempts: counted by the hour, and noted when they begin or end to fail.
 //!
 //! Called by `settle`, in its transaction, and by the recorder for the hours. Invariants: an endpoint that takes what it is sent costs one row an hour; one that has failed for an hour is told of,
-//! and every day again; one from which nothing but failures came for five days is switched off, its backlog kept.
+//! and every day again; one from which nothing but failures came for five days is switched off, its backlog kept, and never without having been told of half
+//! a day before.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -37,6 +38,10 @@ pub(crate) const WARNED_EVERY: Duration = Duration::from_hours(24);
 /// How long nothing but failures may come before an endpoint is switched off: a long weekend, and a working day to mend it.
 pub(crate) const SWITCHED_OFF_AFTER: Duration = Duration::from_hours(5 * 24);
 
+/// How long before that its owner has heard of it at least: half a day to mend it. Where attempts are rare, days may pass between the first failure and the
+/// second.
+pub(crate) const WARNED_BEFORE: Duration = Duration::from_hours(12);
+
 /// What is to be done about an endpoint that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -61,7 +66,8 @@ pub(crate) fn verdict(
         None => failing_for >= WARNED_AFTER,
         Some(warned_at) => now.since(warned_at) >= WARNED_EVERY,
     };
-    if failing_for >= SWITCHED_OFF_AFTER {
+    let has_been_warned = warned_at.is_some_and(|at| now.since(at) >= WARNED_BEFORE);
+    if failing_for >= SWITCHED_OFF_AFTER && has_been_warned {
         Verdict::SwitchOff
     } else if is_due {
         Verdict::Warn
@@ -201,7 +207,15 @@ pub(super) async fn note(
         };
         let merchant = tally.merchant;
         let request = RequestId::new(now);
-        match verdict(failing_since, warned_at, now) {
+        let verdict = verdict(failing_since, warned_at, now);
+        if verdict != Verdict::Wait
+            && store::has_taken(&mut *tx, merchant, endpoint, failing_since).await?
+        {
+            // Groups commit in any order: what was taken was recorded before the failure that came before it.
+            store::begin_failing(&mut *tx, endpoint, tally).await?;
+            continue;
+        }
+        match verdict {
             Verdict::Wait => continue,
             Verdict::Warn => {
                 store::warned(&mut *tx, merchant, endpoint, now).await?;
@@ -254,6 +268,16 @@ mod tests {
             }
         }
         assert_eq!(told, [1, 25, 49, 73, 97, 120]);
+    }
+
+    #[test]
+    fn nobody_is_switched_off_who_has_not_heard_of_it_half_a_day_before() {
+        assert_eq!(verdict(at(0), None, at(1_000)), Verdict::Warn);
+        assert_eq!(verdict(at(0), Some(at(1_000)), at(1_011)), Verdict::Wait);
+        assert_eq!(
+            verdict(at(0), Some(at(1_000)), at(1_012)),
+            Verdict::SwitchOff
+        );
     }
 
     #[test]

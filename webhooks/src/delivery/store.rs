@@ -523,25 +523,37 @@ pub(super) async fn attempts(
     Ok(attempts)
 }
 
-/// When the next delivery of each of these lanes is due, of those that have any.
+/// When the next delivery of each of these lanes is due, of those that have any. One that waits for an earlier one of its resource is due with that one: by
+/// its own time, a lane would be taken again and again in which nothing may be sent.
 pub(crate) async fn next_due(
     tx: &mut PgConnection,
     leases: &[Lease],
 ) -> Result<HashMap<EndpointId, Timestamp>, Error> {
     let merchants: Vec<MerchantId> = leases.iter().map(|lease| lease.merchant).collect();
     let endpoints: Vec<EndpointId> = leases.iter().map(|lease| lease.endpoint).collect();
-    // The first of each by the index on due_at, rather than the minimum of all.
+    // The first of each priority by the index on due_at, rather than the minimum of all.
     let rows = sqlx::query!(
         r#"select
-            due.endpoint_id as "endpoint: EndpointId",
-            due.due_at as "due_at: Timestamp"
+            lane.endpoint_id as "endpoint!: EndpointId",
+            due.due_at as "due_at!: Timestamp"
         from unnest($1::uuid[], $2::uuid[]) as lane (merchant_id, endpoint_id)
+        cross join unnest('{0,1}'::smallint[]) as priority (of_lane)
         cross join lateral (
-            select endpoint_id, due_at
+            select due_at
             from deliveries
             where deliveries.merchant_id = any($1)
                 and deliveries.merchant_id = lane.merchant_id
                 and deliveries.endpoint_id = lane.endpoint_id
+                and deliveries.priority = priority.of_lane
+                and not exists (
+                    select 1
+                    from deliveries as earlier
+                    where earlier.merchant_id = any($1)
+                        and earlier.merchant_id = deliveries.merchant_id
+                        and earlier.endpoint_id = deliveries.endpoint_id
+                        and earlier.resource_key = deliveries.resource_key
+                        and earlier.sequence < deliveries.sequence
+                )
             order by deliveries.due_at
             limit 1
         ) as due"#,
@@ -550,10 +562,12 @@ pub(crate) async fn next_due(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.endpoint, row.due_at))
-        .collect())
+    let mut next = HashMap::new();
+    for row in rows {
+        let due_at = next.entry(row.endpoint).or_insert(row.due_at);
+        *due_at = row.due_at.min(*due_at);
+    }
+    Ok(next)
 }
 
 /// A lane to let go of.
@@ -564,7 +578,7 @@ pub(crate) struct Release {
     pub(crate) due_at: Option<Timestamp>,
     /// How often its breaker has opened since its endpoint last accepted something.
     pub(crate) breaker_openings: u32,
-    /// Until when nothing is sent, if its breaker is open.
+    /// Until when nothing is sent, if its breaker is open or its receiver wants to be left alone.
     pub(crate) rest_until: Option<Timestamp>,
 }
 

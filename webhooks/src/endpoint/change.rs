@@ -19,6 +19,7 @@ use super::{
     CatchUp, CreatedEndpoint, DisabledReason, Endpoint, EndpointChange, EndpointId, EndpointInput,
     Owner, PER_APP_MAX, Setting, Status, Visible, check,
     configuration::{open_credentials, seal_credentials},
+    health,
     input::lowercase,
     key::{NewKey, Ring},
     settings::{Authentication, Credentials, Settings, SignatureScheme},
@@ -248,6 +249,9 @@ impl Operation for Update {
             // Before the endpoint: who deletes it does so in that order.
             store::lock_cursor(&mut *tx, actor.merchant, *id).await?;
         }
+        if change.status == Some(Status::Enabled) || change.url.is_some() {
+            health::store::hold(&mut *tx, actor.merchant, *id).await?;
+        }
         let before = store::lock(tx, Visible::to(actor), *id)
             .await?
             .ok_or(Error::EndpointNotFound(*id))?;
@@ -307,6 +311,9 @@ impl Operation for Update {
             |endpoint: &Endpoint| endpoint.url.is_some() && endpoint.status == Status::Enabled;
         if !after.is_queued() {
             store::delete_deliveries(tx, actor.merchant, after.id).await?;
+        }
+        if after.begins_anew(&before) {
+            health::store::forget_failing(&mut *tx, actor.merchant, after.id).await?;
         }
         if after.status != before.status {
             switch(tx, actor.merchant, &after, change.catch_up, now).await?;

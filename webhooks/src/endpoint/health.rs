@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{EndpointId, Status, Visible, store as endpoints};
 use crate::error::Error;
 
-mod store;
+pub(crate) mod store;
 
 /// Upper bounds of the classes that durations of attempts are counted in, in milliseconds, inclusive; the last class has none. Each is about half as
 /// large again as the one before, so that a percentile is known to a third of itself. Rows hold counts in this order: classes may be added at the end

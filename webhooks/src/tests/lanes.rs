@@ -258,6 +258,8 @@ async fn one_answer_that_the_receiver_is_gone_is_enough_and_buries_only_its_own(
     ];
     let settled = settled(&world, owner, &reports).await;
     assert_eq!(settled.counted, [true; 2]);
+    // So what waits behind it waits on, wherever it goes.
+    assert!(!reports[1].is_over());
     assert_eq!(settled.announced, [world.merchant]);
     assert_eq!(settled.buried, [DeadLetterReason::EndpointGone]);
     assert_eq!(world.count("select count(*) from attempts").await, 2);
@@ -346,4 +348,53 @@ async fn a_settling_owner_can_not_lose_its_lane_before_the_commit() {
         .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(lease(&world, second).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_an_earlier_one_of_its_resource_is_due_with_that_one() {
+    let (world, _) = world_with_lane().await;
+    let owner = OwnerId::new(world.clock.now());
+    let lease = lease(&world, owner).await[0];
+    let next_due = async || {
+        let mut tx = world.worker.begin().await.unwrap();
+        let due = store::next_due(&mut tx, &[lease]).await.unwrap();
+        due.get(&lease.endpoint).copied()
+    };
+    assert_eq!(next_due().await, Some(world.clock.now()));
+    let set = async |statement: &'static str| {
+        let mut tx = world.worker.begin().await.unwrap();
+        sqlx::query(statement).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    set("update deliveries set resource_key = 7").await;
+    set("update deliveries set due_at = due_at + interval '1 hour' where sequence = 1").await;
+    let later = world.clock.now().plus(Duration::from_hours(1));
+    assert_eq!(next_due().await, Some(later));
+    set("update deliveries set resource_key = 8, priority = 1 where sequence = 3").await;
+    assert_eq!(next_due().await, Some(world.clock.now()));
+}
+
+#[tokio::test]
+async fn a_failure_that_is_recorded_after_a_later_success_is_no_beginning_of_a_failing() {
+    let (world, events) = world_with_lane().await;
+    let owner = OwnerId::new(world.clock.now());
+    let held = lease(&world, owner).await[0];
+    let later = world.clock.now().plus(Duration::from_hours(9));
+    let failure = [report(&world, held, 1, events[0], Decision::RetryAt(later)).await];
+    world.clock.advance(Duration::from_secs(1));
+    let success = [report(&world, held, 2, events[1], Decision::Delivered).await];
+    settled(&world, owner, &success).await;
+    settled(&world, owner, &failure).await;
+    world.clock.advance(Duration::from_hours(6 * 24));
+    let held = lease(&world, owner).await[0];
+    let failure = [report(&world, held, 1, events[0], Decision::RetryAt(later)).await];
+    settled(&world, owner, &failure).await;
+    let told = "select count(*) from outbox where type = 'webhook_endpoint.failing'";
+    assert_eq!(world.count(told).await, 0);
+    let mut tx = world.worker.begin().await.unwrap();
+    let since: Timestamp = sqlx::query_scalar("select failing_since from endpoint_health")
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(since, world.clock.now());
 }

@@ -82,6 +82,37 @@ async fn without_catch_up_what_was_waiting_is_sent_and_with_none_not_even_that()
 }
 
 #[tokio::test]
+async fn who_is_enabled_or_goes_elsewhere_is_not_switched_off_for_what_was_before() {
+    let world = World::new().await;
+    let id = disabled(&world).await;
+    let failing = "select count(*) from endpoint_health where failing_since is not null or warned_at is not null";
+    let elsewhere = EndpointChange {
+        url: Some(Some("https://8.8.4.4/hook".to_owned())),
+        ..EndpointChange::default()
+    };
+    for (change, left) in [
+        (switch(Status::Enabled, None), 0),
+        (switch(Status::Disabled, None), 1),
+        (elsewhere, 0),
+    ] {
+        let mut tx = world.worker.begin().await.unwrap();
+        sqlx::query(
+            "insert into endpoint_health (merchant_id, endpoint_id, failing_since, warned_at, failure_count) values ($1, $2, now(), now(), 7)
+            on conflict (merchant_id, endpoint_id) do update set failing_since = now(), warned_at = now()",
+        )
+        .bind(world.merchant)
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        let what = format!("{change:?}");
+        world.change(id, change).await.unwrap();
+        assert_eq!(world.count(failing).await, left, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_missed_nothing_is_not_replayed_anything() {
     let world = World::new().await;
     let id = world.endpoint(Some("https://8.8.8.8/hook")).await;

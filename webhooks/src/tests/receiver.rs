@@ -40,6 +40,10 @@ impl Received {
 /// How a request is answered.
 pub(super) enum Reply {
     Status(u16),
+    /// The status, and to come again after so many seconds.
+    RetryAfter(u16, u64),
+    /// The connection is closed without an answer.
+    HangUp,
     /// The status, once somebody lets it go.
     Held(Arc<Semaphore>, u16),
     Never,
@@ -71,16 +75,23 @@ impl Receiver {
                             all.push(request.clone());
                             all.len() - 1
                         };
+                        let mut more = String::new();
                         let status = match reply(&request, before) {
                             Reply::Never => std::future::pending().await,
+                            Reply::HangUp => return,
+                            Reply::RetryAfter(status, seconds) => {
+                                more = format!("retry-after: {seconds}\r\n");
+                                status
+                            }
                             Reply::Held(gate, status) => {
                                 gate.acquire().await.unwrap().forget();
                                 status
                             }
                             Reply::Status(status) => status,
                         };
-                        let answer =
-                            format!("HTTP/1.1 {status} Said\r\ncontent-length: 4\r\n\r\nsaid");
+                        let answer = format!(
+                            "HTTP/1.1 {status} Said\r\n{more}content-length: 4\r\n\r\nsaid"
+                        );
                         if stream.write_all(answer.as_bytes()).await.is_err() {
                             return;
                         }

@@ -9,7 +9,11 @@ use super::{
     world::{Made, World, made, scopes},
 };
 use crate::{
-    endpoint::{EndpointChange, EndpointId, Status},
+    dead_letter,
+    endpoint::{
+        EndpointChange, EndpointId, SettingsChange, Status,
+        settings::{DeliverySettings, Ordering},
+    },
     error::{Error, Refusal},
     replay::{
         self, Cancel, QUEUED_MAX, RUNNING_MAX, Replay, ReplayEvent, ReplayEventInput, ReplayStatus,
@@ -496,4 +500,44 @@ async fn another_app_sees_and_starts_no_replay_of_an_endpoint_that_is_not_its_ow
         world.run(&start).await,
         Err(Error::Refused(Refusal::EndpointWithoutUrl))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_replayed_waits_while_the_endpoint_rests_and_keeps_its_resources_order() {
+    let world = World::new().await;
+    let receiver = Receiver::start(|_, _| Reply::Status(500)).await;
+    let endpoint = world.orders_to(&receiver.url).await;
+    let ordered = EndpointChange {
+        settings: SettingsChange {
+            delivery: Some(DeliverySettings {
+                ordering: Ordering::Resource,
+                ..DeliverySettings::default()
+            }),
+            ..SettingsChange::default()
+        },
+        ..EndpointChange::default()
+    };
+    world.change(endpoint, ordered).await.unwrap();
+    let running = world.start(FIRST_ONLY);
+    world.append(&orders(3)).await;
+    world.until("select count(*) from dead_letters", 3).await;
+    running.stop().await;
+    let rests = "update lanes set due_at = null, breaker_count = 5, rest_until = '2100-01-01'";
+    let mut tx = world.worker.begin().await.unwrap();
+    sqlx::query(rests).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let waits = "select count(*) from lanes where breaker_count = 5 and due_at = rest_until";
+    let id = world.dead_letters(endpoint).await[0].id;
+    world.run(&dead_letter::Replay { id }).await.unwrap();
+    assert_eq!(world.count(waits).await, 1);
+    let input = ReplayEventInput {
+        endpoint,
+        sequence: 1,
+    };
+    world.run(&ReplayEvent { input }).await.unwrap();
+    world.replay(endpoint, Selection::default()).await;
+    world.replay_all().await;
+    assert_eq!(world.count(waits).await, 1);
+    let queued = "select count(*) from deliveries where resource_key is not null";
+    assert_eq!(world.count(queued).await, 3);
 }

@@ -335,15 +335,20 @@ impl World {
     }
 
     pub(super) fn worker(&self, waits: &[Duration], limits: Limits) -> Worker {
-        self.worker_over(self.worker.clone(), waits, limits)
+        self.worker_by(Schedule::new(waits.to_vec()), limits)
+    }
+
+    pub(super) fn worker_by(&self, schedule: Schedule, limits: Limits) -> Worker {
+        self.worker_over(self.worker.clone(), schedule, limits)
     }
 
     /// A worker with connections of its own, for a runtime of its own: connections end with the runtime that they were opened in.
     pub(super) fn worker_apart(&self, waits: &[Duration], limits: Limits) -> Worker {
-        self.worker_over(self.database.worker(), waits, limits)
+        let schedule = Schedule::new(waits.to_vec());
+        self.worker_over(self.database.worker(), schedule, limits)
     }
 
-    fn worker_over(&self, database: Database, waits: &[Duration], limits: Limits) -> Worker {
+    fn worker_over(&self, database: Database, schedule: Schedule, limits: Limits) -> Worker {
         let client = Client::new(client::Config {
             policy: POLICY,
             ..client::Config::default()
@@ -356,10 +361,7 @@ impl World {
             self.announcer.clone(),
             self.wake.clone(),
             client,
-            Config {
-                limits,
-                schedule: Schedule::new(waits.to_vec()),
-            },
+            Config { limits, schedule },
         )
     }
 

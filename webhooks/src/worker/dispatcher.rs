@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     breaker,
-    lanes::{Ending, Lanes},
+    lanes::Lanes,
     limits::Limits,
     renders::Renders,
     ticket::{Ended, Ticket},
@@ -113,6 +113,8 @@ pub(super) struct Dispatcher {
     targets_read_at: Option<Instant>,
     /// Lanes whose endpoint has to be read again before anything is sent there.
     targets_wanted: bool,
+    /// What was read of endpoints before then no longer holds.
+    targets_changed_at: Option<Instant>,
     idle_since: HashMap<EndpointId, Instant>,
     /// Until when the leases that were taken first are ours.
     leased_until: Timestamp,
@@ -149,6 +151,7 @@ impl Dispatcher {
             targets: HashMap::new(),
             targets_read_at: None,
             targets_wanted: false,
+            targets_changed_at: None,
             idle_since: HashMap::new(),
             ended,
             ended_sender,
@@ -305,8 +308,8 @@ impl Dispatcher {
             self.lanes.take(lease, breaker_openings);
             self.lanes.is_being_read(lease.endpoint);
         }
-        if let Some(read_at) = step.targets_read_at {
-            self.targets_read_at = Some(read_at);
+        if step.targets_read_at >= self.targets_changed_at {
+            self.targets_read_at = step.targets_read_at.or(self.targets_read_at);
         }
         for (endpoint, target) in step.targets {
             match target {
@@ -410,7 +413,7 @@ impl Dispatcher {
     }
 
     fn release_of(&self, lease: Lease, next_due: Option<Timestamp>) -> store::Release {
-        let rest_until = self.lanes.rest_until(lease.endpoint);
+        let rest_until = self.lanes.quiet_until(lease.endpoint, self.clock.now());
         store::Release {
             lease,
             due_at: next_due.map(|due_at| rest_until.map_or(due_at, |until| due_at.max(until))),
@@ -430,15 +433,15 @@ impl Dispatcher {
             } => {
                 self.lanes
                     .answered(lease, &sequences, ending, duration, now);
-                if ending == Ending::Gone {
-                    // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
-                    self.targets_wanted = true;
-                    self.targets_read_at = None;
-                }
             }
             Ended::Recorded(recorded) => {
                 for (lease, sequence, is_over) in recorded {
-                    self.lanes.recorded(lease, sequence, is_over, now);
+                    if self.lanes.recorded(lease, sequence, is_over, now) {
+                        // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
+                        self.targets_wanted = true;
+                        self.targets_read_at = None;
+                        self.targets_changed_at = Some(Instant::now());
+                    }
                 }
             }
             // Nobody knows what came of it: the lane is left to run out, and whoever has it next repeats the delivery.

@@ -77,6 +77,8 @@ struct Lane<T> {
     in_flight: usize,
     /// Deliveries that were answered and are not recorded yet.
     unrecorded: usize,
+    /// Those of them whose receiver said that it is gone: whether anything more is to be sent is known once that is recorded.
+    gone: usize,
     window: Window,
     rate: Option<Rate>,
     breaker: Breaker,
@@ -107,6 +109,7 @@ struct Out {
     bytes: usize,
     resource: Option<i64>,
     is_answered: bool,
+    is_gone: bool,
 }
 
 impl<T> Lane<T> {
@@ -121,6 +124,7 @@ impl<T> Lane<T> {
     /// Whether a request may be sent now; if that is only a matter of time, when it may.
     fn is_free(&self, limits: &Limits, now: Timestamp) -> Result<(), Option<Timestamp>> {
         if self.queue.is_empty()
+            || self.gone > 0
             || !self.breaker.lets_pass(self.in_flight)
             || self.in_flight >= self.concurrency(limits)
             || self.unrecorded >= limits.unrecorded_per_endpoint
@@ -265,6 +269,7 @@ impl<T> Lanes<T> {
             out: HashMap::new(),
             in_flight: 0,
             unrecorded: 0,
+            gone: 0,
             window: self
                 .remembered
                 .remove(&lease.endpoint)
@@ -503,6 +508,7 @@ impl<T> Lanes<T> {
                 bytes: row.bytes,
                 resource: row.resource,
                 is_answered: false,
+                is_gone: false,
             };
             lane.out.insert(row.sequence, out);
         }
@@ -574,6 +580,8 @@ impl<T> Lanes<T> {
         for sequence in sequences {
             if let Some(out) = lane.out.get_mut(sequence).filter(|out| !out.is_answered) {
                 out.is_answered = true;
+                out.is_gone = ending == Ending::Gone;
+                lane.gone = lane.gone.saturating_add(usize::from(out.is_gone));
                 answered = answered.saturating_add(1);
             }
         }
@@ -624,18 +632,26 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Notes that what came of a delivery is recorded; `is_over` says that it is no longer to be delivered.
-    pub(super) fn recorded(&mut self, lease: Lease, sequence: i64, is_over: bool, now: Timestamp) {
+    /// Notes that what came of a delivery is recorded; `is_over` says that it is no longer to be delivered. Says whether its receiver was gone, so that where
+    /// the endpoint goes has to be read again before anything is sent there.
+    pub(super) fn recorded(
+        &mut self,
+        lease: Lease,
+        sequence: i64,
+        is_over: bool,
+        now: Timestamp,
+    ) -> bool {
         let Some(lane) = self
             .lanes
             .get_mut(&lease.endpoint)
             .filter(|lane| lane.lease.fence == lease.fence)
         else {
-            return;
+            return false;
         };
         let Some(out) = lane.out.remove(&sequence) else {
-            return;
+            return false;
         };
+        lane.gone = lane.gone.saturating_sub(usize::from(out.is_gone));
         if out.is_answered {
             lane.unrecorded = lane.unrecorded.saturating_sub(1);
             self.unrecorded = self.unrecorded.saturating_sub(1);
@@ -658,6 +674,7 @@ impl<T> Lanes<T> {
             .held_bytes
             .saturating_sub(out.bytes.saturating_add(dropped));
         self.offer(lease.endpoint, now);
+        out.is_gone
     }
 
     /// Whether anything waits in a lane, or is on its way.
@@ -685,6 +702,13 @@ impl<T> Lanes<T> {
     /// Until when a lane rests whose breaker is open.
     pub(super) fn rest_until(&self, endpoint: EndpointId) -> Option<Timestamp> {
         self.lanes.get(&endpoint)?.rest_until()
+    }
+
+    /// Until when nothing is sent to a lane: while its breaker is open, and while its receiver wants to be left alone. Its next owner keeps to that too.
+    pub(super) fn quiet_until(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
+        let lane = self.lanes.get(&endpoint)?;
+        let paused_until = lane.paused_until.filter(|until| *until > now);
+        lane.rest_until().max(paused_until)
     }
 
     /// How often a lane's breaker has opened since its endpoint last accepted something.

@@ -11,7 +11,7 @@ use kernel::{clock::Timestamp, db::Error, id::MerchantId};
 use sqlx::PgConnection;
 
 use super::Tally;
-use crate::endpoint::EndpointId;
+use crate::{delivery::AttemptId, endpoint::EndpointId, replay::least_id};
 
 /// Microseconds of an hour.
 const HOUR_MICROS: i64 = 3_600_000_000;
@@ -146,6 +146,55 @@ pub(super) async fn fail(
         .into_iter()
         .map(|row| (row.endpoint, row.failing_since, row.warned_at))
         .collect())
+}
+
+/// Whether something was taken of what was sent after `since`.
+pub(super) async fn has_taken(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+    since: Timestamp,
+) -> Result<bool, Error> {
+    let taken = sqlx::query_scalar!(
+        "select 1
+        from attempts
+        where merchant_id = $1
+            and endpoint_id = $2
+            and id >= $3
+            and started_at > $4
+            and status between 200 and 299
+        limit 1",
+        merchant as MerchantId,
+        endpoint as EndpointId,
+        least_id(since) as AttemptId,
+        since as Timestamp,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(taken.is_some())
+}
+
+/// Notes that an endpoint fails since the first failure of a tally.
+pub(super) async fn begin_failing(
+    tx: &mut PgConnection,
+    endpoint: EndpointId,
+    tally: &Tally,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoint_health
+        set failing_since = $3,
+            failure_count = $4,
+            warned_at = null
+        where merchant_id = $1
+            and endpoint_id = $2",
+        tally.merchant as MerchantId,
+        endpoint as EndpointId,
+        tally.failing_since as Option<Timestamp>,
+        tally.failed,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Notes that the owner of an endpoint was told that it fails.

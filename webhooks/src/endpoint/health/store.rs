@@ -165,3 +165,46 @@ pub(super) async fn oldest_due(
     }
     Ok(oldest)
 }
+
+/// Holds how an endpoint fares against a change until the end of the transaction. Before the endpoint is locked: who settles what came of attempts does so
+/// in that order.
+pub(crate) async fn hold(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query_scalar!(
+        "select failure_count
+        from endpoint_health
+        where merchant_id = $1
+            and endpoint_id = $2
+        for update",
+        merchant as MerchantId,
+        endpoint as EndpointId,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets that an endpoint was failing: it is enabled again or goes elsewhere, and nothing has come of that yet.
+pub(crate) async fn forget_failing(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update endpoint_health
+        set failing_since = null,
+            failure_count = 0,
+            warned_at = null
+        where merchant_id = $1
+            and endpoint_id = $2
+            and failing_since is not null",
+        merchant as MerchantId,
+        endpoint as EndpointId,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

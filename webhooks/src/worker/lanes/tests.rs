@@ -435,3 +435,36 @@ proptest! {
         prop_assert!(stuck.is_empty(), "{:?}", stuck);
     }
 }
+
+#[test]
+fn a_lane_stays_quiet_for_as_long_as_its_receiver_or_its_breaker_wants_longer() {
+    let lane = lease(1, 1);
+    let mut lanes = filled(&[(lane, 1)]);
+    assert_eq!(drain(&mut lanes).len(), 1);
+    end(&mut lanes, lane, 1, Ending::Failed(Some(at(90_000))));
+    assert_eq!(lanes.quiet_until(lane.endpoint, at(0)), Some(at(90_000)));
+    assert_eq!(lanes.quiet_until(lane.endpoint, at(90_000)), None);
+    let breaker = &mut lanes.lanes.get_mut(&lane.endpoint).unwrap().breaker;
+    for _ in 0..20 {
+        breaker.failed(at(95_000));
+    }
+    assert_eq!(lanes.quiet_until(lane.endpoint, at(0)), Some(at(96_000)));
+}
+
+#[test]
+fn a_receiver_that_is_gone_is_sent_nothing_more_before_that_is_recorded() {
+    let lane = lease(1, 1);
+    let mut lanes = filled(&[(lane, 20)]);
+    let sent = drain(&mut lanes);
+    answer(&mut lanes, lane, sent[0].1, Ending::Gone);
+    answer(&mut lanes, lane, sent[1].1, Ending::Failed(None));
+    read(&mut lanes, lane, 1..=20);
+    assert_eq!(drain(&mut lanes), []);
+    assert!(!lanes.recorded(lane, sent[1].1, false, at(0)));
+    assert_eq!(drain(&mut lanes), []);
+    assert!(lanes.recorded(lane, sent[0].1, false, at(0)));
+    for (_, sequence) in &sent[2..] {
+        end(&mut lanes, lane, *sequence, Ending::Accepted);
+    }
+    assert!(!drain(&mut lanes).is_empty());
+}
