@@ -342,11 +342,11 @@ impl Model {
     /// Nothing more is to be done at `now`, the first time since the last observation that the clock has moved. What was sent since then, in its order, and
     /// what the tables say.
     pub(super) fn observe(&mut self, sent: &[Sent], seen: &Seen, now: Timestamp) {
-        let (over, running) = std::mem::take(&mut self.replays)
+        let (over, running): (Vec<_>, Vec<_>) = std::mem::take(&mut self.replays)
             .into_iter()
             .partition(|replay| seen.completed_replays.contains(&replay.id));
         self.replays = running;
-        for replay in &Vec::from(over) {
+        for replay in &over {
             self.replayed(replay, now);
         }
         self.may_send(sent, now);
