@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Refusal},
     filter::TypePattern,
     relay::raise_lanes,
+    stream,
 };
 
 mod replayer;
@@ -228,7 +229,7 @@ pub async fn start(
     if running >= i64::from(RUNNING_MAX) {
         return Err(Refusal::TooManyReplays.into());
     }
-    let until_sequence = store::last_sequence(&mut *tx, merchant, endpoint).await?;
+    let until_sequence = stream::last_sequence(&mut *tx, merchant, endpoint).await?;
     let replay = Replay {
         id: ReplayId::new(now),
         endpoint_id: endpoint,

@@ -2,7 +2,7 @@
 //!
 //! Each event is shown as the endpoint's owner may see it now; one that it may no longer see keeps its number and says only that.
 
-use kernel::{actor::Actor, clock::Timestamp, id::MerchantId, keyring::Keyring};
+use kernel::{actor::Actor, clock::Timestamp, db, id::MerchantId, keyring::Keyring};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -108,8 +108,8 @@ pub(crate) async fn last_sequence(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
-) -> Result<i64, Error> {
-    Ok(store::last_sequence(tx, merchant, endpoint).await?)
+) -> Result<i64, db::Error> {
+    store::last_sequence(tx, merchant, endpoint).await
 }
 
 /// What the owner of an endpoint may see now, as far as the actor may see it too.

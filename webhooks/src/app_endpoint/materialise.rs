@@ -26,6 +26,7 @@ use crate::{
         store as endpoints,
     },
     error::Error,
+    stream,
 };
 
 /// What a call has come to.
@@ -210,7 +211,7 @@ async fn follow(
     if after.status != before.status {
         let at = match after.status {
             Status::Enabled => None,
-            Status::Disabled => Some(endpoints::last_sequence(&mut *tx, merchant, part).await?),
+            Status::Disabled => Some(stream::last_sequence(&mut *tx, merchant, part).await?),
         };
         endpoints::set_disabled_at(&mut *tx, merchant, part, at).await?;
         announce(&mut *tx, merchant, RequestId::new(now), now, &after).await?;

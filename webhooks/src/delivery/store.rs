@@ -347,6 +347,31 @@ pub(super) async fn hold(
         .collect())
 }
 
+/// What an endpoint has on its queue, counted up to `limit`.
+pub(crate) async fn count_queued(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+    limit: i64,
+) -> Result<i64, Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+        from (
+            select 1
+            from deliveries
+            where merchant_id = $1
+                and endpoint_id = $2
+            limit $3
+        ) as queued"#,
+        merchant as MerchantId,
+        endpoint as EndpointId,
+        limit,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(count)
+}
+
 /// Writes attempts down.
 pub(crate) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) -> Result<(), Error> {
     if made.is_empty() {

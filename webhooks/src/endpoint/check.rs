@@ -25,8 +25,10 @@ use super::{
     },
 };
 use crate::{
+    client::{HEADER_VALUE_BYTES_MAX, HEADERS_MAX},
     filter::{Filter, TypePattern},
     render::{RenderError, Renderer},
+    sign,
 };
 
 /// Types or patterns that one endpoint may name.
@@ -53,15 +55,6 @@ const RETRY_WAITS_MAX: usize = 30;
 /// Seconds of one wait: a second to seven days.
 const RETRY_WAIT_SECONDS: RangeInclusive<u32> = 1..=7 * 24 * 60 * 60;
 
-/// Headers that are sent with every request.
-const HEADERS_MAX: usize = 20;
-
-/// Bytes of a header's name.
-const HEADER_NAME_BYTES_MAX: usize = 100;
-
-/// Bytes of a header's value: what common servers take in a line is twice that.
-const HEADER_VALUE_BYTES_MAX: usize = 4_096;
-
 /// Characters of a client's id and of a scope.
 const CLIENT_ID_LENGTH_MAX: usize = 500;
 
@@ -70,25 +63,6 @@ const CLIENT_SECRET_LENGTH_MAX: usize = 4_096;
 
 /// Characters of PEM: a long chain.
 const PEM_LENGTH_MAX: usize = 65_536;
-
-/// Headers that are the connection's or the message's own, and so not an owner's to set: those of one hop (RFC 9110, section 7.6.1), and what
-/// says where the message goes, how long it is and what it is made of.
-const RESERVED_HEADERS: &[&str] = &[
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Types of events, or patterns of them.
 pub(crate) fn event_types(faults: &mut Faults, kinds: Option<&[String]>) {
@@ -250,22 +224,8 @@ pub(crate) fn schemes(faults: &mut Faults, schemes: &[SignatureScheme]) {
 }
 
 fn header_name(faults: &mut Faults, step: &str, name: &str) {
-    // A token (RFC 9110, section 5.6.2).
-    let is_token = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !is_token {
-        faults.add(
-            step,
-            "invalid",
-            format!("must be a header's name of at most {HEADER_NAME_BYTES_MAX} characters"),
-        );
-    } else if RESERVED_HEADERS.contains(&&*name.to_ascii_lowercase()) {
-        faults.add(
-            step,
-            "reserved",
-            "is a header of the connection or the message itself",
-        );
+    if let Err(error) = sign::header_name(name) {
+        faults.add(step, error.code(), error.to_string());
     }
 }
 

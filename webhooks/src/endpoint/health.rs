@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use std::time::Duration;
 
 use super::{EndpointId, Status, Visible, store as endpoints};
-use crate::error::Error;
+use crate::{delivery::store::count_queued, error::Error};
 
 pub(crate) mod store;
 
@@ -169,7 +169,7 @@ pub async fn get(
     let hours = store::hours(&mut *tx, merchant, id, now.minus(WINDOW)).await?;
     let errors_since = now.minus(ERRORS_WITHIN);
     let last_errors = store::last_errors(&mut *tx, merchant, id, errors_since, ERRORS_MAX).await?;
-    let counted = store::count_queued(&mut *tx, merchant, id, QUEUE_COUNTED_MAX + 1).await?;
+    let counted = count_queued(&mut *tx, merchant, id, QUEUE_COUNTED_MAX + 1).await?;
     let oldest_due_at = store::oldest_due(tx, merchant, id, now).await?;
     let status = match (endpoint.status, noted.failing_since) {
         (Status::Disabled, _) => HealthStatus::Disabled,

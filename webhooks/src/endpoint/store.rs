@@ -510,7 +510,7 @@ pub(crate) async fn disable(
     reason: DisabledReason,
     now: Timestamp,
 ) -> Result<Option<Endpoint>, Error> {
-    let last_sequence = last_sequence(&mut *tx, merchant, id).await?;
+    let last_sequence = crate::stream::last_sequence(&mut *tx, merchant, id).await?;
     let row = sqlx::query_as!(
         Row,
         r#"update endpoints
@@ -550,25 +550,6 @@ pub(crate) async fn disable(
     let endpoint = Endpoint::try_from(row)?;
     insert_version(tx, merchant, &endpoint).await?;
     Ok(Some(endpoint))
-}
-
-/// The last number of the endpoint's stream.
-pub(crate) async fn last_sequence(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    id: EndpointId,
-) -> Result<i64, Error> {
-    let last = sqlx::query_scalar!(
-        "select last_sequence
-        from endpoint_cursors
-        where merchant_id = $1
-            and endpoint_id = $2",
-        merchant as MerchantId,
-        id as EndpointId,
-    )
-    .fetch_optional(tx)
-    .await?;
-    Ok(last.unwrap_or_default())
 }
 
 /// Tells whoever owns the lane, or will, that there is something to look at; `due_at` null if nothing may be sent.

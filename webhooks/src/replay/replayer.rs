@@ -20,6 +20,7 @@ use super::{
     store::{self, Chosen, Detail, Span},
 };
 use crate::{
+    delivery::store::count_queued,
     endpoint::{self, Endpoint, EndpointId, Outlet, Status, Visible},
     relay::{Wake, raise_lanes},
 };
@@ -160,7 +161,7 @@ impl Replayer {
         if target.status == Status::Disabled {
             return Ok(Progress::Resting);
         }
-        let queued = store::queued(&mut tx, merchant, replay.endpoint_id, QUEUED_MAX).await?;
+        let queued = count_queued(&mut tx, merchant, replay.endpoint_id, QUEUED_MAX).await?;
         let limit = QUEUED_MAX.saturating_sub(queued).min(BATCH_SEQUENCES_MAX);
         if limit < BATCH_SEQUENCES_MIN {
             return Ok(Progress::Full);

@@ -96,25 +96,6 @@ pub(super) async fn running(
     Ok(count)
 }
 
-/// The last number of an endpoint's stream.
-pub(super) async fn last_sequence(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    endpoint: EndpointId,
-) -> Result<i64, Error> {
-    let last_sequence = sqlx::query_scalar!(
-        "select last_sequence
-        from endpoint_cursors
-        where merchant_id = $1
-            and endpoint_id = $2",
-        merchant as MerchantId,
-        endpoint as EndpointId,
-    )
-    .fetch_optional(tx)
-    .await?;
-    Ok(last_sequence.unwrap_or(0))
-}
-
 pub(super) async fn insert(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -495,31 +476,6 @@ pub(super) async fn delete_hint(tx: &mut PgConnection, id: ReplayId) -> Result<(
     .execute(tx)
     .await?;
     Ok(())
-}
-
-/// What an endpoint has on its queue, counted up to `limit`.
-pub(super) async fn queued(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    endpoint: EndpointId,
-    limit: i64,
-) -> Result<i64, Error> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!"
-        from (
-            select 1
-            from deliveries
-            where merchant_id = $1
-                and endpoint_id = $2
-            limit $3
-        ) as queued"#,
-        merchant as MerchantId,
-        endpoint as EndpointId,
-        limit,
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(count)
 }
 
 /// Which numbers a batch looks at: those after the first, up to the second, of events between the bounds.

@@ -34,7 +34,7 @@ pub enum InvalidHeaderName {
     #[error("must be a header's name of at most {HEADER_NAME_BYTES_MAX} characters")]
     Malformed,
     /// The name of a header that requests need for themselves.
-    #[error("is a header that requests need for themselves")]
+    #[error("is a header of the connection or the message itself")]
     Reserved,
     /// The same name for two things.
     #[error("must differ from the other headers")]
@@ -45,7 +45,7 @@ impl InvalidHeaderName {
     /// A stable word for the reason, as problems name it.
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Malformed => "malformed",
+            Self::Malformed => "invalid",
             Self::Reserved => "reserved",
             Self::Repeated => "repeated",
         }

@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,15 +13,12 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    receiver::{Receiver, Reply},
-    world::{PATIENCE, World, made},
-};
+use super::world::{PATIENCE, World, made};
 use crate::{
     dead_letter::{DeadLetterId, Replay},
     delivery::Attempt,
     endpoint::{
-        CatchUp, Create, EndpointChange, EndpointId, EndpointInput, SettingsChange, Status,
+        CatchUp, EndpointChange, EndpointId, Status,
         settings::{DeliverySettings, Ordering},
     },
     replay::{
@@ -37,9 +33,10 @@ mod breaker;
 mod fare;
 mod model;
 mod seen;
+mod walker;
 
-use model::Model;
 use seen::{Said, Seen};
+use walker::{IN_FLIGHT, Mood, Walker};
 
 /// Steps of a walk, before all is mended and what is left is delivered.
 const STEPS: usize = 50;
@@ -49,108 +46,9 @@ const LAST_ROUNDS: usize = 1_000;
 
 const RESOURCES: usize = 5;
 
-/// Requests in flight to one endpoint, unless its owner allows fewer.
-const IN_FLIGHT: u32 = 8;
-
 /// A lease, and how much of it may pass while a worker that lives holds lanes: it renews them by the time of the machine.
 const LEASE: Duration = Duration::from_secs(10);
 const HELD_MAX: Duration = Duration::from_secs(8);
-
-/// The schedule of whoever asks for none.
-const DEFAULT_WAITS_SECONDS: [u32; 11] = [
-    5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400,
-];
-
-/// How a receiver is at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Up,
-    Down,
-    /// Takes connections, and closes them.
-    HangsUp,
-    /// Refuses by this status, and asks for patience.
-    Busy(u16, u64),
-    /// Takes one of two.
-    Flaky,
-    Gone,
-}
-
-/// What a receiver knows.
-#[derive(Debug)]
-struct Told {
-    mood: Mood,
-    random: StdRng,
-    /// What was received since the last observation.
-    received: Vec<(i64, Said)>,
-}
-
-impl Told {
-    fn answer(&mut self, sequence: i64) -> Reply {
-        let said = match self.mood {
-            Mood::Up => Said::Status(204, None),
-            Mood::Down => Said::Status(500, None),
-            Mood::HangsUp => Said::Nothing,
-            Mood::Busy(status, seconds) => Said::Status(status, Some(seconds)),
-            Mood::Flaky if self.random.random_bool(0.5) => Said::Status(200, None),
-            Mood::Flaky => Said::Status(502, None),
-            Mood::Gone => Said::Status(410, None),
-        };
-        self.received.push((sequence, said));
-        match said {
-            Said::Status(status, None) => Reply::Status(status),
-            Said::Status(status, Some(seconds)) => Reply::RetryAfter(status, seconds),
-            Said::Nothing => Reply::HangUp,
-        }
-    }
-}
-
-/// An endpoint, its receiver, and how it should be.
-struct Walker {
-    id: EndpointId,
-    told: Arc<Mutex<Told>>,
-    model: Model,
-}
-
-impl Walker {
-    async fn new(world: &World, seed: u64, delivery: DeliverySettings) -> Self {
-        let told = Arc::new(Mutex::new(Told {
-            mood: Mood::Up,
-            random: StdRng::seed_from_u64(seed),
-            received: Vec::new(),
-        }));
-        let teller = Arc::clone(&told);
-        let receiver = Receiver::start(move |request, _| {
-            let sequence = request.body["sequence"].as_i64().unwrap();
-            teller.lock().unwrap().answer(sequence)
-        })
-        .await;
-        let waits = delivery.retry_waits_seconds.as_deref();
-        let waits = waits.unwrap_or(&DEFAULT_WAITS_SECONDS).iter();
-        let model = Model::new(
-            waits
-                .map(|wait| Duration::from_secs((*wait).into()))
-                .collect(),
-            delivery.ordering == Ordering::Resource,
-            usize::try_from(delivery.concurrency_max.unwrap_or(IN_FLIGHT)).unwrap(),
-        );
-        let input = EndpointInput {
-            url: Some(receiver.url.clone()),
-            event_types: Some(vec!["order.placed".to_owned()]),
-            settings: SettingsChange {
-                delivery: Some(delivery),
-                ..SettingsChange::default()
-            },
-            ..EndpointInput::default()
-        };
-        let setting = world.setting();
-        let created = world.run(&Create { input, setting }).await.unwrap();
-        Self {
-            id: created.endpoint.id,
-            told,
-            model,
-        }
-    }
-}
 
 /// A worker under way.
 struct AtWork {
@@ -536,10 +434,15 @@ impl Walk {
         self.clock.advance(Duration::from_millis(1));
         match self.random.random_range(0..100) {
             0..35 => {
-                let unit = *[1, 60, 3_600, 86_400].choose(&mut self.random).unwrap();
-                let count = self
-                    .random
-                    .random_range(1..=if unit == 86_400 { 2 } else { 20 });
+                let units = [1, 60, 1_500, 3_600, 86_400];
+                let unit = *units.choose(&mut self.random).unwrap();
+                let count = self.random.random_range(
+                    1..=match unit {
+                        86_400 => 2,
+                        1_500 | 3_600 => 5,
+                        _ => 20,
+                    },
+                );
                 self.wait(Duration::from_secs(unit * count)).await;
             }
             35..55 => self.append().await,

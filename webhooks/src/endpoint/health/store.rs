@@ -108,31 +108,6 @@ pub(super) async fn last_errors(
     Ok(rows)
 }
 
-/// What is on the queue, counted up to `limit`.
-pub(super) async fn count_queued(
-    tx: &mut PgConnection,
-    merchant: MerchantId,
-    endpoint: EndpointId,
-    limit: i64,
-) -> Result<i64, Error> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!"
-        from (
-            select 1
-            from deliveries
-            where merchant_id = $1
-                and endpoint_id = $2
-            limit $3
-        ) as queued"#,
-        merchant as MerchantId,
-        endpoint as EndpointId,
-        limit,
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(count)
-}
-
 /// Since when the oldest due delivery is due: the first of each priority by the index that hands out turns, which is asked once for each.
 pub(super) async fn oldest_due(
     tx: &mut PgConnection,
