@@ -91,18 +91,14 @@ impl Seen {
         let mut seen = HashMap::new();
         let whole = sqlx::query(
             "select endpoints.id, disabled_reason, coalesce(disabled_at_sequence, 0), failing_since, warned_at,
-                owner is not null, breaker_count, rest_until
+                coalesce(lease_until > $2, false), breaker_count, rest_until
             from endpoints
             join lanes on lanes.endpoint_id = endpoints.id
             left join endpoint_health on endpoint_health.merchant_id = endpoints.merchant_id and endpoint_health.endpoint_id = endpoints.id
             where endpoints.merchant_id = $1",
         );
-        for row in whole
-            .bind(world.merchant)
-            .fetch_all(&mut *tx)
-            .await
-            .unwrap()
-        {
+        let whole = whole.bind(world.merchant).bind(now);
+        for row in whole.fetch_all(&mut *tx).await.unwrap() {
             let reason: Option<String> = row.get(1);
             let breaker_count: i32 = row.get(6);
             let one = Self {
