@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Many small things are made and dropped by many threads, which is what this one is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     gateway::cli::main()
 }
