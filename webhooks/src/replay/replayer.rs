@@ -159,11 +159,14 @@ impl Replayer {
             return Ok(Progress::Over);
         };
         if target.status == Status::Disabled {
+            // At once: whoever looks next finds the hint free.
+            tx.rollback().await?;
             return Ok(Progress::Resting);
         }
         let queued = count_queued(&mut tx, merchant, replay.endpoint_id, QUEUED_MAX).await?;
         let limit = QUEUED_MAX.saturating_sub(queued).min(BATCH_SEQUENCES_MAX);
         if limit < BATCH_SEQUENCES_MIN {
+            tx.rollback().await?;
             return Ok(Progress::Full);
         }
 

@@ -484,7 +484,12 @@ async fn whoever_waits_is_woken_by_what_comes() {
             consumer.endpoint,
             &input
         ),
-        consumer.queue(&["b"])
+        async {
+            while consumer.leasing.seats.count() == 0 {
+                tokio::task::yield_now().await;
+            }
+            consumer.queue(&["b"]).await;
+        }
     );
     assert!(matches!(refused.unwrap_err().error, Error::NoLonger(_)));
     assert_eq!(consumer.leasing.seats.count(), 0);
