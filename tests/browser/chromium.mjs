@@ -141,7 +141,7 @@ export async function look(page, name) {
     for (const { width, theme, isExamined } of views) {
         await page.setViewportSize({ width, height: width === 390 ? 844 : 900 });
         await page.emulateMedia({ colorScheme: theme, reducedMotion: 'reduce' });
-        await page.screenshot({ path: join(screenshots, `${name}-${width}-${theme}.png`), fullPage: true });
+        await capture(page, join(screenshots, `${name}-${width}-${theme}.png`));
         // What is folded is looked at too.
         await page.evaluate(() => {
             for (const details of document.querySelectorAll('details:not([open])')) {
@@ -162,6 +162,23 @@ export async function look(page, name) {
     }
     await page.setViewportSize(before);
     await page.emulateMedia({ colorScheme: null, reducedMotion: null });
+}
+
+/**
+ * Takes a picture of the whole page. Chromium now and then refuses one, most often just after its start or a change of size, and takes the very same when it is
+ * asked again.
+ */
+async function capture(page, path) {
+    for (let refusals = 0; ; refusals += 1) {
+        try {
+            await page.screenshot({ path, fullPage: true });
+            return;
+        } catch (error) {
+            if (refusals === 3 || !error.message.includes('Unable to capture screenshot')) throw error;
+            // A frame later there is something to take.
+            await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+        }
+    }
 }
 
 /** What axe finds. */
