@@ -46,15 +46,17 @@ pub async fn sweep(worker: &Database, retention: Duration, now: Timestamp) -> Re
         Over::Replays(now.minus(retention)),
     ] {
         for _ in 0..BATCHES_MAX {
+            let mut tx = worker.begin().await?;
             let count = match over {
-                Over::Hours(before) => store::delete_hours(worker, before, SWEPT_AT_ONCE).await?,
+                Over::Hours(before) => store::delete_hours(&mut tx, before, SWEPT_AT_ONCE).await?,
                 Over::Versions(before) => {
-                    store::delete_versions(worker, before, SWEPT_AT_ONCE).await?
+                    store::delete_versions(&mut tx, before, SWEPT_AT_ONCE).await?
                 }
                 Over::Replays(before) => {
-                    store::delete_replays(worker, before, SWEPT_AT_ONCE).await?
+                    store::delete_replays(&mut tx, before, SWEPT_AT_ONCE).await?
                 }
             };
+            tx.commit().await?;
             swept = swept.saturating_add(count);
             if count < SWEPT_AT_ONCE.unsigned_abs() {
                 break;

@@ -5,18 +5,15 @@
     reason = "sqlx's macros spell a bind's type with `as`"
 )]
 
-use kernel::{
-    clock::Timestamp,
-    db::{Database, Error},
-};
+use kernel::{clock::Timestamp, db::Error};
+use sqlx::PgConnection;
 
 /// Deletes counts of hours before `before`.
 pub(super) async fn delete_hours(
-    worker: &Database,
+    tx: &mut PgConnection,
     before: Timestamp,
     limit: i64,
 ) -> Result<u64, Error> {
-    let mut tx = worker.begin().await?;
     let deleted = sqlx::query!(
         "delete from endpoint_hours
         where (merchant_id, endpoint_id, hour) in (
@@ -28,20 +25,18 @@ pub(super) async fn delete_hours(
         before as Timestamp,
         limit,
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?
     .rows_affected();
-    tx.commit().await?;
     Ok(deleted)
 }
 
 /// Deletes versions of endpoints that were replaced before `before`: it is by the next one's time that a version is over.
 pub(super) async fn delete_versions(
-    worker: &Database,
+    tx: &mut PgConnection,
     before: Timestamp,
     limit: i64,
 ) -> Result<u64, Error> {
-    let mut tx = worker.begin().await?;
     let deleted = sqlx::query!(
         "delete from endpoint_versions
         where (merchant_id, endpoint_id, version) in (
@@ -61,20 +56,18 @@ pub(super) async fn delete_versions(
         before as Timestamp,
         limit,
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?
     .rows_affected();
-    tx.commit().await?;
     Ok(deleted)
 }
 
 /// Deletes replays that have not come further since `before`, because they are over.
 pub(super) async fn delete_replays(
-    worker: &Database,
+    tx: &mut PgConnection,
     before: Timestamp,
     limit: i64,
 ) -> Result<u64, Error> {
-    let mut tx = worker.begin().await?;
     let deleted = sqlx::query!(
         "delete from replays
         where (merchant_id, id) in (
@@ -87,9 +80,8 @@ pub(super) async fn delete_replays(
         before as Timestamp,
         limit,
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?
     .rows_affected();
-    tx.commit().await?;
     Ok(deleted)
 }
