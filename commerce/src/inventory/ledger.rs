@@ -1,7 +1,8 @@
 //! Levels under lock, what moves in them, and how that is written: by orders, fulfilments and changes of stock alike.
 //!
-//! A [`Ledger`] holds the rows that its transaction has locked, and those that it makes. Movements are recorded in memory, each raising its level's version, and written by
-//! arrays: one statement for the levels that were there, one for the new ones, one for the movements, whatever their number. A level's events tell where it ends, not every step.
+//! A [`Ledger`] holds the rows that its transaction has locked, and those that it makes. Movements are recorded in memory, each raising its level's
+//! version, and written by arrays: one statement for the levels that were there, one for the new ones, one for the movements, whatever their number. A
+//! level's events tell where it ends, not every step.
 
 use std::collections::BTreeMap;
 

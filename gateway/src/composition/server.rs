@@ -571,7 +571,8 @@ async fn announce_expiring(database: &Database, announcer: &Announcer, clock: &C
     }
 }
 
-/// Deletes old idempotency keys and what of the authorization server and of webhooks is over, makes the partitions of the days to come, and drops those past their retention.
+/// Deletes old idempotency keys and what of the authorization server and of webhooks is over, makes the partitions of the days to come, and drops those past
+/// their retention.
 async fn sweep(
     database: Database,
     accounts: Arc<Accounts>,

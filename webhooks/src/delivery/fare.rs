@@ -1,8 +1,8 @@
 //! How endpoints fare by what came of attempts: counted by the hour, and noted when they begin or end to fail.
 //!
-//! Called by `settle`, in its transaction, and by the recorder for the hours. Invariants: an endpoint that takes what it is sent costs one row an hour; one that has failed for an hour is told of,
-//! and every day again; one from which nothing but failures came for five days is switched off, its backlog kept, and never without having been told of half
-//! a day before.
+//! Called by `settle`, in its transaction, and by the recorder for the hours. Invariants: an endpoint that takes what it is sent costs one row an hour; one
+//! that has failed for an hour is told of, and every day again; one from which nothing but failures came for five days is switched off, its backlog kept, and
+//! never without having been told of half a day before.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
