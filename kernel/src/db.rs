@@ -53,6 +53,10 @@ const IDLE_IN_TRANSACTION_TIMEOUT: &str = "30s";
 /// Every statement has an index that serves it. A plan made while a table was small, or had no statistics yet, must still be right when it is large.
 const NO_SEQUENTIAL_SCANS: (&str, &str) = ("enable_seqscan", "off");
 
+/// Nothing is compiled to be run. That pays for queries of seconds, and PostgreSQL would think some of ours to be such: a table that is scanned all the same,
+/// because it is a queue of a few rows without an index, seems dear beyond measure.
+const NO_JIT: (&str, &str) = ("jit", "off");
+
 /// Plans are made once per connection and statement, whatever is bound. Left to itself, PostgreSQL plans statements that take arrays anew at every execution,
 /// because it knows the length of the one at hand; that costs more than running them.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
@@ -77,6 +81,7 @@ impl Database {
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
             NO_SEQUENTIAL_SCANS,
+            NO_JIT,
         ]);
         let options = match role {
             Role::Api => options,
