@@ -1,7 +1,3 @@
-insert into ceiling.idempotency_keys
-    (merchant_id, app_id, operation, idempotency_key, fingerprint, refused, outcome, created_at)
-select merchant_id, app_id, operation, ceiling.new_id()::text, fingerprint, refused, outcome, now()
-from ceiling.sample_keys;
 insert into ceiling.events
     (merchant_id, id, feed_number, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id, occurred_at)
 select merchant_id, ceiling.new_id(), nextval('ceiling.ids'), type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal,

@@ -4,7 +4,3 @@ select skus.merchant_id, ceiling.new_id(), skus.variant_id, skus.location_id, 's
 from ceiling.skus
 cross join ceiling.sample_movements
 where number = :sku;
-update ceiling.inventory_levels as levels
-set on_hand = on_hand + 1, version = version + 1, updated_at = now()
-from ceiling.skus
-where number = :sku and levels.merchant_id = '{merchant}' and levels.variant_id = skus.variant_id and levels.location_id = skus.location_id;

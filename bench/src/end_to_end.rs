@@ -16,7 +16,7 @@ use crate::{
     cpu::Cpu,
     figure::{Figure, Sample, percentile_ms},
     queue::{Lane, wait_for},
-    statements,
+    rows, statements,
     world::World,
     writes::{Answered, Write, Writes},
 };
@@ -39,14 +39,18 @@ impl Write {
         }
     }
 
-    /// The rows that it comes to, as a transaction of pgbench's: those of the change, then those of the event and its delivery.
+    /// The rows that it comes to, as a transaction of pgbench's: those of the change, those of the event and its delivery, and the stock.
     fn rows(self) -> String {
-        let change = match self {
-            Self::Stock => include_str!("../sql/end_to_end_stock.pgbench.sql"),
-            Self::Order => include_str!("../sql/end_to_end_orders.pgbench.sql"),
+        let (change, column) = match self {
+            Self::Stock => {
+                let movement = include_str!("../sql/end_to_end_stock.pgbench.sql");
+                (movement.to_owned(), "on_hand")
+            }
+            Self::Order => (rows::order(&[":sku"]), "reserved"),
         };
         let event = include_str!("../sql/end_to_end_event.pgbench.sql");
-        format!("begin;\n{change}{event}commit;\n")
+        let statements = [&*change, rows::KEY, event, &rows::stock(column, ":sku")].concat();
+        format!("begin;\n{statements}commit;\n")
     }
 }
 
@@ -65,13 +69,13 @@ pub(crate) async fn run(options: &Options, write: Write) -> Figure {
     let (variants, location) = world.stocked(SKUS).await;
     let ceiling = Ceiling::new(&world.stoa);
     let arrivals = Arrivals::start().await;
+    // What setting up has told goes to nobody.
+    ceiling.relayed().await;
     world
         .client
         .endpoint(Some(arrivals.url()), &[write.event_type()])
         .await;
     let lane = Lane::of_url(&ceiling, arrivals.url());
-    // What setting up has told goes to nobody.
-    ceiling.relayed().await;
     let mut writes = Writes::new(write, world.address(), &world.client, &variants, &location);
 
     // One write, whose rows are the ceiling's samples once it has come through.

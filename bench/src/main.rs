@@ -38,6 +38,7 @@ mod orders;
 mod queue;
 mod reads;
 mod refresh;
+mod rows;
 mod statements;
 mod tokens;
 mod verify;

@@ -16,11 +16,12 @@ use crate::{
     ceiling::Ceiling,
     figure::Figure,
     load::{self, Message, scattered},
+    rows,
     world::World,
 };
 
 const SETUP: &str = include_str!("../sql/samples.sql");
-const ORDER: &str = include_str!("../sql/order.pgbench.sql");
+const OUTBOX: &str = include_str!("../sql/outbox.pgbench.sql");
 
 /// SKUs that orders are spread over.
 const SKUS: usize = 10_000;
@@ -73,19 +74,11 @@ impl Shape {
             Self::Hot => (String::new(), vec!["1"]),
         };
         // Sorted, because the parts are: transactions that want the same rows wait in the same order.
-        let updates = numbers.iter().map(|number| {
-            format!(
-                "update ceiling.inventory_levels as levels
-set reserved = reserved + 1, version = version + 1, updated_at = now()
-from ceiling.skus
-where number = {number} and levels.merchant_id = '{merchant}' and levels.variant_id = skus.variant_id and levels.location_id = skus.location_id;"
-            )
-        });
-        let statements = ORDER
-            .replace("{merchant}", merchant)
-            .replace("{numbers}", &numbers.join(", "))
-            .replace("{updates}", &updates.collect::<Vec<_>>().join("\n"));
-        format!("{choice}\\startpipeline\n{statements}\\endpipeline\n")
+        let stock = numbers.iter().map(|number| rows::stock("reserved", number));
+        let stock = stock.collect::<String>();
+        let statements = [&*rows::order(&numbers), rows::KEY, OUTBOX, &stock].concat();
+        let statements = statements.replace("{merchant}", merchant);
+        format!("{choice}\\startpipeline\nbegin;\n{statements}commit;\n\\endpipeline\n")
     }
 }
 

@@ -1,4 +1,3 @@
-begin;
 insert into ceiling.orders
     (merchant_id, id, external_id, status, currency, total_minor, customer_id, sealed, version, placed_at, updated_at)
 select '{merchant}', ceiling.new_id(), null, 'placed', 'EUR', sum(price_minor), null, null, 1, now(), now()
@@ -19,13 +18,3 @@ select skus.merchant_id, ceiling.new_id(), skus.variant_id, skus.location_id, 'r
 from ceiling.skus
 cross join ceiling.sample_transitions
 where number in ({numbers});
-insert into ceiling.idempotency_keys
-    (merchant_id, app_id, operation, idempotency_key, fingerprint, refused, outcome, created_at)
-select merchant_id, app_id, operation, ceiling.new_id()::text, fingerprint, refused, outcome, now()
-from ceiling.sample_keys;
-insert into ceiling.outbox
-    (merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id, occurred_at)
-select merchant_id, ceiling.new_id(), type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id, now()
-from ceiling.sample_events;
-{updates}
-commit;
