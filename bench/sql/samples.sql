@@ -36,6 +36,11 @@ select events.*
 from public.events
 join ceiling.sample_movements on sample_movements.request_id = events.request_id
 where events.merchant_id = '{merchant}';
+-- A row of its own, as a sender would write that records each by itself.
 create table ceiling.sample_attempts as
-select * from public.attempts where merchant_id = '{merchant}' limit 1;
+select merchant_id, endpoint_id, numbers[1] as number, durations_ms[1] as duration_ms, statuses[1] as status, null::text as error,
+    answer_excerpts[1] as answer_excerpt
+from public.attempt_runs
+where merchant_id = '{merchant}'
+limit 1;
 vacuum analyze;

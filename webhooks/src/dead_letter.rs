@@ -85,6 +85,7 @@ pub(crate) async fn bury(
         report.lease.merchant,
         report.lease.endpoint,
         report.event.id,
+        report.sequence,
     )
     .await?;
     store::insert(tx, DeadLetterId::new(now), report, reason, &attempts, now).await?;

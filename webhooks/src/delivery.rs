@@ -21,10 +21,12 @@ use crate::{
     client::Outcome,
     endpoint::{self, DisabledReason, EndpointId},
     event::{Event, Receiver},
+    replay::least_id,
     retry::{DeadLetterReason, Decision},
 };
 
 pub(crate) mod fare;
+pub(crate) mod runs;
 pub(crate) mod store;
 
 /// The id of an [`Attempt`]: `att_…`.
@@ -77,6 +79,12 @@ impl Attempt {
         }
     }
 
+    /// Whether the answer was a 2xx.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.status
+            .is_some_and(|status| (200..300).contains(&status))
+    }
+
     pub(crate) fn new(number: i32, started_at: Timestamp, outcome: &Outcome) -> Self {
         let (status, error, answer_excerpt) = match &outcome.result {
             Ok(answer) => (
@@ -118,6 +126,9 @@ pub(crate) struct Lease {
     /// How often work had been added when it was last looked at.
     pub(crate) signal: i64,
 }
+
+/// A delivery by its key: its merchant, its endpoint, and its number in the endpoint's stream.
+pub(crate) type Place = (MerchantId, EndpointId, i64);
 
 /// A delivery that is due.
 #[allow(clippy::struct_field_names, reason = "the column's name")]
@@ -185,6 +196,10 @@ pub(crate) struct Made<'m> {
 }
 
 impl Report {
+    fn place(&self) -> Place {
+        (self.lease.merchant, self.lease.endpoint, self.sequence)
+    }
+
     fn made(&self) -> Made<'_> {
         Made {
             merchant: self.lease.merchant,
@@ -243,16 +258,15 @@ pub(crate) async fn settle(
         .filter(|(_, counted)| **counted)
         .map(|(report, _)| *report)
         .collect();
-    let made: Vec<Made<'_>> = valid.iter().map(|report| report.made()).collect();
-    store::insert_attempts(&mut *tx, &made).await?;
+    record(&mut *tx, valid.iter().map(|report| report.made())).await?;
     let mut announced = fare::note(&mut *tx, &valid, now).await?;
 
-    let mut delivered = Vec::new();
+    let mut over = Vec::new();
     let mut again = Vec::new();
     let mut dead = Vec::new();
     for report in valid {
         match report.decision {
-            Decision::Delivered => delivered.push(report),
+            Decision::Delivered => over.push(report.place()),
             Decision::RetryAt(due_at) => again.push((report, due_at)),
             Decision::DeadLetter(reason) => dead.push((report, reason)),
             Decision::DisableEndpoint => {
@@ -270,15 +284,27 @@ pub(crate) async fn settle(
     let mut buried = Vec::with_capacity(dead.len());
     for (report, reason) in dead {
         crate::dead_letter::bury(&mut *tx, report, reason, now).await?;
-        delivered.push(report);
+        over.push(report.place());
         buried.push(reason);
     }
-    store::remove(&mut *tx, &delivered).await?;
+    store::remove(&mut *tx, over).await?;
     Ok(Settled {
         counted,
         buried,
         announced,
     })
+}
+
+/// Writes attempts down.
+pub(crate) async fn record<'m>(
+    tx: &mut PgConnection,
+    made: impl Iterator<Item = Made<'m>>,
+) -> Result<(), Error> {
+    let (mut accepted, others): (Vec<Made<'_>>, Vec<Made<'_>>) =
+        made.partition(|made| made.attempt.is_accepted());
+    let runs = runs::cut(&mut accepted);
+    store::insert_runs(&mut *tx, &accepted, &runs).await?;
+    store::insert_attempts(tx, &others).await
 }
 
 /// Disables the endpoint whose receiver said that it is gone. False if it no longer goes there.
@@ -306,12 +332,21 @@ async fn disable(
     Ok(true)
 }
 
-/// The attempts at the deliveries of one event to one endpoint, in the order in which they began.
+/// The attempts at one event of an endpoint's stream, in the order in which they began.
 pub(crate) async fn attempts(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
     event: EventId,
+    sequence: i64,
 ) -> Result<Vec<Attempt>, Error> {
-    store::attempts(tx, merchant, endpoint, event).await
+    store::attempts(tx, merchant, endpoint, event, sequence).await
+}
+
+/// How far the clocks of two processes may differ: no attempt is older than its event, but for this.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_hours(1);
+
+/// The id from which on attempts at `event` are found, so that days before the event are not looked into.
+pub(crate) fn first_attempt_at(event: EventId) -> AttemptId {
+    least_id(event.made_at().minus(CLOCKS_DIFFER_BY))
 }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::{
     dead_letter::DeadLetterId,
-    delivery::{Attempt, Made, store::insert_attempts},
+    delivery::{self, Attempt, Made},
     endpoint::{EndpointId, Visible, settings::PullMode},
     error::{Error, Refusal},
     event::{self, Envelope, Event},
@@ -466,7 +466,7 @@ impl Operation for Acknowledge {
             endpoint_version: reading.version,
             request_bytes: None,
         });
-        insert_attempts(tx, &made.collect::<Vec<_>>()).await?;
+        delivery::record(tx, made).await?;
         let settled: Vec<i64> = removed.iter().map(|held| held.sequence).collect();
         LeaseSettled::new(input.lease_id, named, &settled)
     }

@@ -181,10 +181,14 @@ impl Selection {
     }
 }
 
-/// The least id that something made at `time` may have.
+/// The least id that something made at `time` may have; the greatest of all if no id is that late.
 pub(crate) fn least_id<T: Kind>(time: Timestamp) -> Id<T> {
-    let millis = u128::try_from(time.unix_millis()).unwrap_or(0);
-    Id::from_uuid(Uuid::from_u128(millis << 80))
+    let millis = u64::try_from(time.unix_millis()).unwrap_or(0);
+    Id::from_uuid(if millis >> 48 == 0 {
+        Uuid::from_u128(u128::from(millis) << 80)
+    } else {
+        Uuid::max()
+    })
 }
 
 impl Validate for Selection {

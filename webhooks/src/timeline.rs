@@ -9,15 +9,9 @@
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry as Slot};
 
-use kernel::{
-    actor::Actor,
-    clock::Timestamp,
-    id::EventId,
-    page::{self, Page, PageRequest},
-};
+use kernel::{actor::Actor, clock::Timestamp, id::EventId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::{
     dead_letter::DeadLetterId,
@@ -25,19 +19,17 @@ use crate::{
     endpoint::{self, EndpointId},
     error::Error,
     event::Resource,
-    replay::least_id,
 };
 
+mod list;
 mod mask;
 mod request;
 mod search;
 mod store;
 
+pub use list::{AttemptFilter, SCANNED_ATTEMPTS_MAX, attempts};
 pub use mask::{MASK, mask};
 pub use search::{DeliveryFilter, search};
-
-/// Attempts that a page with a filter looks through at most: some ten milliseconds of work. What is further back is for the next page.
-pub const SCANNED_ATTEMPTS_MAX: i64 = 10_000;
 
 /// What an attempt has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -99,67 +91,6 @@ pub struct MadeAttempt {
     /// Bytes of the body that was sent; null if that is not known, and for what was leased.
     #[schema(required, example = 1830)]
     pub request_bytes: Option<i32>,
-}
-
-/// Which attempts are listed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AttemptFilter {
-    /// Only those that came to this.
-    pub outcome: Option<AttemptOutcome>,
-    /// Only those that began then or later, to the millisecond.
-    pub since: Option<Timestamp>,
-    /// Only those that began before then, to the millisecond.
-    pub until: Option<Timestamp>,
-}
-
-/// The attempts at one endpoint, the newest first. With an outcome asked for, a page may be short, or empty, and still have a cursor: it has looked
-/// through [`SCANNED_ATTEMPTS_MAX`].
-pub async fn attempts(
-    tx: &mut PgConnection,
-    actor: &Actor,
-    endpoint: EndpointId,
-    filter: AttemptFilter,
-    request: &PageRequest<AttemptId>,
-) -> Result<Page<MadeAttempt>, Error> {
-    endpoint::get(&mut *tx, actor, endpoint).await?;
-    let from = filter
-        .since
-        .map_or(AttemptId::from_uuid(Uuid::nil()), least_id);
-    let before = filter
-        .until
-        .map_or(AttemptId::from_uuid(Uuid::max()), least_id);
-    let before = request.after.map_or(before, |after| after.min(before));
-    let scanned_max = match filter.outcome {
-        Some(_) => SCANNED_ATTEMPTS_MAX,
-        None => request.fetch_count(),
-    };
-    let scanned = store::scan(
-        &mut *tx,
-        actor.merchant,
-        endpoint,
-        (from, before),
-        scanned_max,
-    )
-    .await?;
-    let matching = scanned.iter().filter(|(_, succeeded)| {
-        filter
-            .outcome
-            .is_none_or(|outcome| (outcome == AttemptOutcome::Succeeded) == *succeeded)
-    });
-    let mut ids: Vec<AttemptId> = matching.map(|(id, _)| *id).collect();
-    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let next = if ids.len() > limit {
-        ids.truncate(limit);
-        ids.last().copied()
-    } else {
-        let looked = i64::try_from(scanned.len()).unwrap_or(i64::MAX);
-        let last = scanned.last().map(|(id, _)| *id);
-        last.filter(|_| looked >= scanned_max)
-    };
-    Ok(Page {
-        data: store::attempts(tx, actor.merchant, &ids).await?,
-        next_cursor: next.map(|id| page::encode(&id)),
-    })
 }
 
 /// Where a delivery stands.
@@ -366,7 +297,7 @@ pub async fn get(
     let place = (endpoint, sequence);
     let delivery = hydrated.delivery(found);
     let event = hydrated.events.get(&found.key.event);
-    let attempts = store::attempts_of(&mut *tx, merchant, endpoint, found.key.event).await?;
+    let attempts = store::attempts_of(&mut *tx, merchant, found).await?;
     let numbers: Vec<i64> = attempts
         .iter()
         .filter_map(|attempt| attempt.endpoint_version)

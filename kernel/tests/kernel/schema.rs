@@ -38,12 +38,13 @@ const GLOBAL: [&str; 29] = [
 ];
 
 /// Histories: written once, never changed.
-const APPEND_ONLY: [&str; 6] = [
+const APPEND_ONLY: [&str; 7] = [
     "inventory_movements",
     "order_transitions",
     "events",
     "streams",
     "attempts",
+    "attempt_runs",
     "audit_entries",
 ];
 

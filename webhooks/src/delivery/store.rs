@@ -15,7 +15,10 @@ use kernel::{
 };
 use sqlx::PgConnection;
 
-use super::{Attempt, AttemptId, Due, Lease, Made, OwnerId, Report, Target};
+use super::{
+    Attempt, AttemptId, Due, Lease, Made, OwnerId, Place, Report, Target, first_attempt_at,
+    runs::Run,
+};
 use crate::{endpoint::EndpointId, event::GrantRow, worker::Want};
 
 /// Attempts that a dead letter copies at most: those of the schedule, and of some replays.
@@ -372,8 +375,76 @@ pub(crate) async fn count_queued(
     Ok(count)
 }
 
-/// Writes attempts down.
-pub(crate) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) -> Result<(), Error> {
+/// Writes attempts down that were accepted, in their runs. A transaction that is repeated makes the same runs of them.
+pub(super) async fn insert_runs(
+    tx: &mut PgConnection,
+    made: &[Made<'_>],
+    runs: &[Run],
+) -> Result<(), Error> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let first_of = |run: &Run| made.get(run.from.saturating_sub(1));
+    let firsts: Vec<&Made<'_>> = runs.iter().filter_map(first_of).collect();
+    let merchants: Vec<MerchantId> = firsts.iter().map(|made| made.merchant).collect();
+    let endpoints: Vec<EndpointId> = firsts.iter().map(|made| made.endpoint).collect();
+    let versions: Vec<i64> = firsts.iter().map(|made| made.endpoint_version).collect();
+    let (first_ids, last_ids): (Vec<AttemptId>, Vec<AttemptId>) =
+        runs.iter().map(|run| run.ids).unzip();
+    let (first_sequences, last_sequences): (Vec<i64>, Vec<i64>) =
+        runs.iter().map(|run| run.sequences).unzip();
+    let place = |place| i32::try_from(place).unwrap_or(i32::MAX);
+    let froms: Vec<i32> = runs.iter().map(|run| place(run.from)).collect();
+    let tos: Vec<i32> = runs.iter().map(|run| place(run.to)).collect();
+    let ids: Vec<AttemptId> = made.iter().map(|made| made.attempt.id).collect();
+    let events: Vec<EventId> = made.iter().map(|made| made.event).collect();
+    let sequences: Vec<i64> = made.iter().map(|made| made.sequence).collect();
+    let numbers: Vec<i32> = made.iter().map(|made| made.attempt.number).collect();
+    let started: Vec<Timestamp> = made.iter().map(|made| made.attempt.started_at).collect();
+    let durations: Vec<i32> = made.iter().map(|made| made.attempt.duration_ms).collect();
+    let statuses: Vec<Option<i32>> = made.iter().map(|made| made.attempt.status).collect();
+    let excerpts: Vec<Option<&str>> = made
+        .iter()
+        .map(|made| made.attempt.answer_excerpt.as_deref())
+        .collect();
+    let request_bytes: Vec<Option<i32>> = made.iter().map(|made| made.request_bytes).collect();
+    sqlx::query!(
+        "insert into attempt_runs
+            (merchant_id, endpoint_id, endpoint_version, first_id, id, first_sequence, last_sequence,
+             ids, event_ids, sequences, numbers, started_at, durations_ms, statuses, answer_excerpts, request_bytes)
+        select merchant_id, endpoint_id, endpoint_version, first_id, last_id, first_sequence, last_sequence,
+            ($10::uuid[])[run.begins:run.ends], ($11::uuid[])[run.begins:run.ends], ($12::bigint[])[run.begins:run.ends],
+            ($13::integer[])[run.begins:run.ends], ($14::timestamptz[])[run.begins:run.ends], ($15::integer[])[run.begins:run.ends],
+            ($16::integer[])[run.begins:run.ends], ($17::text[])[run.begins:run.ends], ($18::integer[])[run.begins:run.ends]
+        from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::integer[], $9::integer[])
+            as run (merchant_id, endpoint_id, endpoint_version, first_id, last_id, first_sequence, last_sequence, begins, ends)
+        on conflict (merchant_id, endpoint_id, id) do nothing",
+        &merchants as &[MerchantId],
+        &endpoints as &[EndpointId],
+        &versions,
+        &first_ids as &[AttemptId],
+        &last_ids as &[AttemptId],
+        &first_sequences,
+        &last_sequences,
+        &froms,
+        &tos,
+        &ids as &[AttemptId],
+        &events as &[EventId],
+        &sequences,
+        &numbers,
+        &started as &[Timestamp],
+        &durations,
+        &statuses as &[Option<i32>],
+        &excerpts as &[Option<&str>],
+        &request_bytes as &[Option<i32>],
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Writes attempts down that were not accepted.
+pub(super) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) -> Result<(), Error> {
     if made.is_empty() {
         return Ok(());
     }
@@ -436,24 +507,54 @@ fn merchants_of(reports: &[&Report]) -> Vec<MerchantId> {
 }
 
 /// Takes deliveries off the queue.
-pub(super) async fn remove(tx: &mut PgConnection, reports: &[&Report]) -> Result<(), Error> {
-    if reports.is_empty() {
+pub(crate) async fn remove(tx: &mut PgConnection, mut places: Vec<Place>) -> Result<(), Error> {
+    if places.is_empty() {
         return Ok(());
     }
-    let merchants: Vec<MerchantId> = reports.iter().map(|report| report.lease.merchant).collect();
-    let endpoints: Vec<EndpointId> = reports.iter().map(|report| report.lease.endpoint).collect();
-    let sequences: Vec<i64> = reports.iter().map(|report| report.sequence).collect();
+    // Most of a backlog's follow one another at once: such are a range of the index.
+    places.sort_unstable();
+    let (mut merchants, mut endpoints) = (Vec::new(), Vec::new());
+    let (mut firsts, mut lasts): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
+    for (merchant, endpoint, sequence) in places {
+        match lasts.last_mut() {
+            Some(last)
+                if endpoints.last() == Some(&endpoint) && sequence <= last.saturating_add(1) =>
+            {
+                *last = sequence;
+            }
+            _ => {
+                merchants.push(merchant);
+                endpoints.push(endpoint);
+                firsts.push(sequence);
+                lasts.push(sequence);
+            }
+        }
+    }
+    let mut all_merchants = merchants.clone();
+    all_merchants.dedup();
+    // Where they lie is found first, range by range and in the order of the one index that has it: a plan for a join, made while the queue was short, would read
+    // all of a long one.
     sqlx::query!(
         "delete from deliveries
-        using unnest($1::uuid[], $2::uuid[], $3::bigint[]) as settled (merchant_id, endpoint_id, sequence)
-        where deliveries.merchant_id = any($4)
-            and deliveries.merchant_id = settled.merchant_id
-            and deliveries.endpoint_id = settled.endpoint_id
-            and deliveries.sequence = settled.sequence",
+        where ctid = any (array (
+            select found.ctid
+            from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) as settled (merchant_id, endpoint_id, first_sequence, last_sequence)
+            cross join lateral (
+                select ctid
+                from deliveries
+                where deliveries.merchant_id = any($5)
+                    and deliveries.merchant_id = settled.merchant_id
+                    and deliveries.endpoint_id = settled.endpoint_id
+                    and deliveries.sequence >= settled.first_sequence
+                    and deliveries.sequence <= settled.last_sequence
+                order by deliveries.sequence
+            ) as found
+        ))",
         &merchants as &[MerchantId],
         &endpoints as &[EndpointId],
-        &sequences,
-        &merchants_of(reports) as &[MerchantId],
+        &firsts,
+        &lasts,
+        &all_merchants as &[MerchantId],
     )
     .execute(tx)
     .await?;
@@ -495,52 +596,31 @@ pub(super) async fn reschedule(
     Ok(())
 }
 
-/// Takes off the queue deliveries whose event is nowhere kept any more.
-pub(crate) async fn discard(tx: &mut PgConnection, lost: &[Due]) -> Result<(), Error> {
-    let merchants: Vec<MerchantId> = lost.iter().map(|due| due.merchant).collect();
-    let endpoints: Vec<EndpointId> = lost.iter().map(|due| due.endpoint).collect();
-    let sequences: Vec<i64> = lost.iter().map(|due| due.sequence).collect();
-    sqlx::query!(
-        "delete from deliveries
-        using unnest($1::uuid[], $2::uuid[], $3::bigint[]) as lost (merchant_id, endpoint_id, sequence)
-        where deliveries.merchant_id = any($1)
-            and deliveries.merchant_id = lost.merchant_id
-            and deliveries.endpoint_id = lost.endpoint_id
-            and deliveries.sequence = lost.sequence",
-        &merchants as &[MerchantId],
-        &endpoints as &[EndpointId],
-        &sequences,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
 pub(super) async fn attempts(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
     event: EventId,
+    sequence: i64,
 ) -> Result<Vec<Attempt>, Error> {
     let attempts = sqlx::query_as!(
         Attempt,
         r#"select
-            id as "id: AttemptId",
-            number,
-            started_at as "started_at: Timestamp",
-            duration_ms,
+            id as "id!: AttemptId",
+            number as "number!",
+            started_at as "started_at!: Timestamp",
+            duration_ms as "duration_ms!",
             status,
             error,
             answer_excerpt
-        from attempts
-        where merchant_id = $1
-            and endpoint_id = $2
-            and event_id = $3
+        from stoa_attempts_of($1, $2, $3, $4, $5)
         order by started_at, number
-        limit $4"#,
+        limit $6"#,
         merchant as MerchantId,
         endpoint as EndpointId,
         event as EventId,
+        sequence,
+        first_attempt_at(event) as AttemptId,
         ATTEMPTS_MAX,
     )
     .fetch_all(tx)

@@ -235,8 +235,7 @@ async fn look(
     };
     let accepted = match selection.state {
         SelectedState::Missed => {
-            let events: Vec<EventId> = found.entries.iter().map(|(_, event)| *event).collect();
-            store::accepted(&mut *tx, merchant, endpoint, &events).await?
+            store::accepted(&mut *tx, merchant, endpoint, &found.entries).await?
         }
         SelectedState::Dead | SelectedState::All => HashSet::new(),
     };
@@ -263,7 +262,7 @@ async fn look(
             && selection
                 .resource()
                 .is_none_or(|(kind, id)| detail.resource_kind == kind && detail.resource_id == id)
-            && !accepted.contains(event);
+            && !accepted.contains(sequence);
         wanted.then(|| Chosen::new(*sequence, detail, target.is_ordered()))
     });
     Ok(Looked {

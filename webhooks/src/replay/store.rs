@@ -5,7 +5,7 @@
     reason = "sqlx's macros spell a bind's type with `as`"
 )]
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use kernel::{
     clock::Timestamp,
@@ -15,10 +15,11 @@ use kernel::{
 use sqlx::{PgConnection, types::Json};
 
 use super::{Replay, ReplayId, ReplayStatus, Selection};
-use crate::{endpoint::EndpointId, relay::resource_key};
-
-/// How far the clocks of two processes may differ, for finding the attempts at an event by their ids: no attempt is older than its event, but for this.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_hours(1);
+use crate::{
+    delivery::{AttemptId, first_attempt_at},
+    endpoint::EndpointId,
+    relay::resource_key,
+};
 
 /// Hints that one look takes at most: as many replays as may be running on an installation without one of them waiting for another's end.
 const HINTS_MAX: i64 = 10_000;
@@ -611,30 +612,30 @@ pub(super) async fn dead_entries(
     Ok(entries.collect())
 }
 
-/// Those of these events that the endpoint's receiver has accepted.
+/// Those of these numbers of the endpoint's stream that its receiver has accepted.
 pub(super) async fn accepted(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
-    events: &[EventId],
-) -> Result<HashSet<EventId>, Error> {
+    entries: &[(i64, EventId)],
+) -> Result<HashSet<i64>, Error> {
+    let (sequences, events): (Vec<i64>, Vec<EventId>) = entries.iter().copied().unzip();
     let Some(first) = events.iter().min() else {
         return Ok(HashSet::new());
     };
-    // No older attempts: so days before the events are not looked into.
-    let from: crate::delivery::AttemptId = super::least_id(first.made_at().minus(CLOCKS_DIFFER_BY));
     let accepted = sqlx::query_scalar!(
-        r#"select distinct event_id as "event: EventId"
-        from attempts
-        where merchant_id = $1
-            and endpoint_id = $2
-            and event_id = any($3)
-            and id >= $4
-            and status between 200 and 299"#,
+        r#"select entry.sequence as "sequence!"
+        from unnest($3::bigint[], $4::uuid[]) as entry (sequence, event_id)
+        where exists (
+            select 1
+            from stoa_attempts_of($1, $2, entry.event_id, entry.sequence, $5)
+            where status between 200 and 299
+        )"#,
         merchant as MerchantId,
         endpoint as EndpointId,
-        events as &[EventId],
-        from as crate::delivery::AttemptId,
+        &sequences,
+        &events as &[EventId],
+        first_attempt_at(*first) as AttemptId,
     )
     .fetch_all(tx)
     .await?;

@@ -7,7 +7,7 @@ use kernel::{
     id::EventId,
 };
 
-use super::world::{World, made};
+use super::world::{ATTEMPTS, World, made};
 use crate::{
     client::{Answer, Failure, FailureKind, Outcome},
     delivery::{Attempt, Lease, OwnerId, Report, Settled, fare, settle, store},
@@ -164,7 +164,7 @@ async fn what_an_expired_owner_reports_changes_nothing() {
     assert_eq!(passed_over.buried, []);
     for untouched in [
         "select count(*) from deliveries where attempt_count = 0",
-        "select 3 + count(*) from attempts",
+        &format!("select 3 + count(*) from {ATTEMPTS}"),
         "select 3 + count(*) from dead_letters",
         "select 3 + count(*) from outbox",
     ] {
@@ -239,7 +239,8 @@ async fn each_decision_leaves_its_rows() {
     ];
     let settled = settled(&world, owner, &reports).await;
     assert_eq!(settled.counted, [true; 3]);
-    assert_eq!(world.count("select count(*) from attempts").await, 3);
+    let attempts = format!("select count(*) from {ATTEMPTS}");
+    assert_eq!(world.count(&attempts).await, 3);
     let waiting = "select count(*) from deliveries where sequence = 2 and attempt_count = 1 and due_at = '2027-01-15T08:01:00Z'";
     assert_eq!(world.count(waiting).await, 1);
     assert_eq!(world.count("select count(*) from deliveries").await, 1);

@@ -54,7 +54,7 @@ async fn an_event_arrives_signed_once_and_leaves_the_queue() {
     world.until("select count(*) from deliveries", 0).await;
     assert_eq!(
         world
-            .count("select count(*) from attempts where status = 204 and number = 1")
+            .count("select count(*) from attempt_runs where statuses = '{204}' and numbers = '{1}'")
             .await,
         1
     );
@@ -191,7 +191,7 @@ async fn a_dead_letter_outlives_the_history_and_is_replayed_from_its_copy() {
     world.until("select count(*) from dead_letters", 1).await;
     // Retention drops partitions; what a test can do is delete as their owner.
     let mut owner = world.database.owner().await.unwrap();
-    for table in ["events", "streams", "attempts"] {
+    for table in ["events", "streams", "attempts", "attempt_runs"] {
         let statement = format!(
             "alter table {table} no force row level security; delete from {table}; alter table {table} force row level security"
         );

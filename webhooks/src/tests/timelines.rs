@@ -1,20 +1,26 @@
 //! Attempts, deliveries and their timelines, as integrators see them.
 
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use kernel::{
     actor::{Access, Actor},
     id::EventId,
     page::{self, Page, PageRequest},
 };
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
 use super::{
     receiver::{Receiver, Reply},
-    world::{Made, World, made, scopes},
+    world::{ATTEMPTS, Made, World, made, scopes},
 };
 use crate::{
-    delivery::AttemptId,
+    client::{Answer, Outcome},
+    delivery::{self, Attempt, AttemptId},
     endpoint::EndpointId,
     error::Error,
     timeline::{
@@ -106,7 +112,8 @@ async fn fared(world: &World) -> (EndpointId, Vec<EventId>) {
         ..made("good", 2)
     };
     events.extend(world.append(&[personal]).await);
-    world.until("select count(*) from attempts", 4).await;
+    let all = format!("select count(*) from {ATTEMPTS}");
+    world.until(&all, 4).await;
     world.until("select count(*) from deliveries", 0).await;
     running.stop().await;
     events.extend(world.append(&[made("unsent", 1)]).await);
@@ -186,6 +193,134 @@ async fn attempts_are_listed_newest_first_by_outcome_and_time() {
     let other = world.endpoint(None).await.endpoint.id;
     let none = attempts(&world, other, AttemptFilter::default(), 10, None).await;
     assert_eq!((none.data, none.next_cursor), (vec![], None));
+}
+
+/// Attempts as groups of workers record them that send to one endpoint: at any of its deliveries and in any order, some of them all in one millisecond.
+fn recorded(world: &World, rng: &mut StdRng) -> Vec<Vec<(EventId, i64, Attempt)>> {
+    let mut events: HashMap<i64, EventId> = HashMap::new();
+    let start = world.clock.now();
+    let mut groups = Vec::new();
+    for group in 0..40 {
+        let began = start.plus(Duration::from_millis(group * 300));
+        let spread = [1, 100, 20_000][rng.random_range(0..3)];
+        let attempts = (0..rng.random_range(1..70)).map(|_| {
+            let sequence = i64::try_from(group).unwrap() * 10 + rng.random_range(0..200);
+            let started_at = began.plus(Duration::from_millis(rng.random_range(0..spread)));
+            let fails = rng.random_bool(0.1);
+            let outcome = Outcome {
+                result: Ok(Answer {
+                    status: if fails { 503 } else { 202 },
+                    retry_after: None,
+                    excerpt: format!("said {sequence}"),
+                }),
+                duration: Duration::from_millis(rng.random_range(0..90)),
+            };
+            let event = events
+                .entry(sequence)
+                .or_insert_with(|| EventId::new(start));
+            (
+                *event,
+                sequence,
+                Attempt::new(rng.random_range(1..9), started_at, &outcome),
+            )
+        });
+        groups.push(attempts.collect());
+    }
+    groups
+}
+
+#[tokio::test]
+async fn however_attempts_were_recorded_each_is_found_once() {
+    let world = World::new().await;
+    let endpoint = world.endpoint(None).await.endpoint.id;
+    let seed: u64 = rand::random();
+    let groups = recorded(&world, &mut StdRng::seed_from_u64(seed));
+    // What may have been committed is recorded once more.
+    for group in groups.iter().chain(&groups[..3]) {
+        let made = group
+            .iter()
+            .map(|(event, sequence, attempt)| delivery::Made {
+                merchant: world.merchant,
+                endpoint,
+                event: *event,
+                sequence: *sequence,
+                attempt,
+                endpoint_version: 7,
+                request_bytes: Some(512),
+            });
+        let mut tx = world.worker.begin().await.unwrap();
+        delivery::record(&mut tx, made).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let mut expected: Vec<_> = groups.iter().flatten().collect();
+    expected.sort_by_key(|(.., attempt)| Reverse(attempt.id));
+
+    let middle = expected[expected.len() / 2].2.started_at;
+    let outcomes = [
+        None,
+        Some(AttemptOutcome::Succeeded),
+        Some(AttemptOutcome::Failed),
+    ];
+    let spans = [(None, None), (Some(middle), None), (None, Some(middle))];
+    for ((outcome, (since, until)), limit) in outcomes
+        .iter()
+        .flat_map(|outcome| spans.map(|span| (*outcome, span)))
+        .zip([1, 7, 60, 250].into_iter().cycle())
+    {
+        let filter = AttemptFilter {
+            outcome,
+            since,
+            until,
+        };
+        let mut listed = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = attempts(&world, endpoint, filter, limit, cursor.as_deref()).await;
+            listed.extend(page.data);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        // Bounds are told from ids, which know milliseconds.
+        let millis = |at: kernel::clock::Timestamp| at.unix_millis();
+        let wanted: Vec<_> = expected
+            .iter()
+            .filter(|(.., attempt)| {
+                let at = millis(attempt.started_at);
+                since.is_none_or(|since| at >= millis(since))
+                    && until.is_none_or(|until| at < millis(until))
+                    && outcome.is_none_or(|outcome| {
+                        (outcome == AttemptOutcome::Succeeded) == attempt.is_accepted()
+                    })
+            })
+            .map(|(event, sequence, attempt)| (attempt.id, *event, *sequence))
+            .collect();
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|one| (one.id, one.event_id, one.sequence))
+            .collect();
+        assert_eq!(listed, wanted, "seed {seed}: {filter:?} by {limit}");
+    }
+
+    let mut by_delivery: BTreeMap<(i64, EventId), Vec<Attempt>> = BTreeMap::new();
+    for (event, sequence, attempt) in groups.iter().flatten() {
+        let of_delivery = by_delivery.entry((*sequence, *event)).or_default();
+        of_delivery.push(attempt.clone());
+    }
+    let mut tx = world.worker.begin().await.unwrap();
+    for ((sequence, event), mut made) in by_delivery {
+        made.sort_by_key(|attempt| attempt.id);
+        let mut found = delivery::attempts(&mut tx, world.merchant, endpoint, event, sequence)
+            .await
+            .unwrap();
+        assert!(
+            found.is_sorted_by_key(|attempt| attempt.started_at),
+            "{found:?}"
+        );
+        found.sort_by_key(|attempt| attempt.id);
+        assert_eq!(found, made, "seed {seed}: {sequence}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -10,10 +10,11 @@ use std::{
 
 use kernel::{clock::Clock, db::Transaction};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{PATIENCE, World, made};
+use super::world::{ATTEMPTS, PATIENCE, World, made};
 use crate::{
     dead_letter::{DeadLetterId, Replay},
     delivery::Attempt,
@@ -227,13 +228,13 @@ impl Walk {
         }
         let mut tx = self.look().await;
         // A lane that is nobody's has nothing on its way.
-        let (recorded, outbox, replays, lanes): (i64, i64, i64, i64) = sqlx::query_as(
+        let (recorded, outbox, replays, lanes): (i64, i64, i64, i64) = sqlx::query_as(AssertSqlSafe(format!(
             "select
-                (select count(*) from attempts where merchant_id = $3 and endpoint_id = any($2) and id >= $4 and started_at = $1),
+                (select count(*) from {ATTEMPTS} where merchant_id = $3 and endpoint_id = any($2) and id >= $4 and started_at = $1),
                 (select count(*) from outbox),
                 (select count(*) from replay_hints),
                 (select count(*) from lanes where case when lease_until > $1 then endpoint_id <> all($2) else due_at <= $1 end)",
-        )
+        )))
         .bind(now)
         .bind(&left_alone)
         .bind(self.world.merchant)

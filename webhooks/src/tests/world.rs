@@ -32,6 +32,16 @@ use crate::{
     worker::{Config, Limits, Worker},
 };
 
+/// All attempts, wherever they are kept, as something to select from.
+pub(super) const ATTEMPTS: &str = "(
+    select merchant_id, endpoint_id, id, sequence, number, started_at, status
+    from attempts
+    union all
+    select run.merchant_id, run.endpoint_id, made.id, made.sequence, made.number, made.started_at, made.status
+    from attempt_runs as run
+    cross join unnest(run.ids, run.sequences, run.numbers, run.started_at, run.statuses) as made (id, sequence, number, started_at, status)
+) as attempts";
+
 pub(super) const POLICY: AddressPolicy = AddressPolicy {
     allow_private: true,
     allow_link_local: false,

@@ -5,7 +5,7 @@
     reason = "sqlx's macros spell a bind's type with `as`"
 )]
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use kernel::{
@@ -18,24 +18,16 @@ use sqlx::{PgConnection, types::Json};
 use super::{AttemptOutcome, DeliveryKey, MadeAttempt};
 use crate::{
     dead_letter::DeadLetterId,
-    delivery::AttemptId,
+    delivery::{AttemptId, first_attempt_at, runs},
     endpoint::{EndpointId, Visible, settings::Settings},
     event::{Event, GrantRow, Receiver, Sealed},
     replay::least_id,
 };
 
-/// How far the clocks of two processes may differ: no attempt is older than its event, but for this.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_hours(1);
-
 /// Attempts at one delivery that a timeline shows at most: those of the longest schedule, and of some replays.
 const ATTEMPTS_MAX: i64 = 200;
 
-/// The id from which on attempts at `event` are found, so that days before the event are not looked into.
-fn first_attempt_at(event: EventId) -> AttemptId {
-    least_id(event.made_at().minus(CLOCKS_DIFFER_BY))
-}
-
-/// Attempts as they are looked through for a filter: id, and whether it succeeded.
+/// Attempts that have a row each, as they are looked through for a filter: id, and whether it succeeded.
 pub(super) async fn scan(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -64,6 +56,67 @@ pub(super) async fn scan(
         .into_iter()
         .map(|row| (row.id, row.succeeded))
         .collect())
+}
+
+/// The attempts of the newest runs, up to `limit` runs beside those that reach over `before`; and the id from which on that is all there is.
+pub(super) async fn scan_runs(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+    (from, before): (AttemptId, AttemptId),
+    limit: i64,
+) -> Result<(Vec<InRun>, Option<AttemptId>), Error> {
+    // What began earlier than this much later than `before` is in no run that began before it.
+    let ends_before: AttemptId = least_id(before.made_at().plus(runs::SPAN_MAX * 2));
+    let rows = sqlx::query!(
+        r#"select run.id as "run!: AttemptId", run.ids as "ids!: Vec<AttemptId>"
+        from (
+            (select id, ids
+            from attempt_runs
+            where merchant_id = $1
+                and endpoint_id = $2
+                and id >= $4
+                and id < $5
+                and first_id < $4)
+            union all
+            (select id, ids
+            from attempt_runs
+            where merchant_id = $1
+                and endpoint_id = $2
+                and id >= $3
+                and id < $4
+            order by id desc
+            limit $6)
+        ) as run
+        order by run.id desc"#,
+        merchant as MerchantId,
+        endpoint as EndpointId,
+        from as AttemptId,
+        before as AttemptId,
+        ends_before as AttemptId,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_cut = rows.iter().filter(|row| row.run < before).count() >= limit;
+    let last = rows.last().map(|row| row.run).filter(|_| is_cut);
+    let attempts = rows.iter().flat_map(|row| {
+        let ids = row.ids.iter().filter(|id| (from..before).contains(id));
+        ids.map(|id| InRun {
+            id: *id,
+            run: row.run,
+        })
+    });
+    Ok((attempts.collect(), last))
+}
+
+/// An attempt that is kept in a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InRun {
+    pub(super) id: AttemptId,
+    /// The run's id.
+    pub(super) run: AttemptId,
 }
 
 struct AttemptRow {
@@ -101,7 +154,7 @@ impl From<AttemptRow> for MadeAttempt {
     }
 }
 
-/// The attempts of these ids, the newest first.
+/// These attempts, of which each has a row.
 pub(super) async fn attempts(
     tx: &mut PgConnection,
     merchant: MerchantId,
@@ -130,8 +183,7 @@ pub(super) async fn attempts(
         where merchant_id = $1
             and id = any($2)
             and id >= $3
-            and id <= $4
-        order by id desc"#,
+            and id <= $4"#,
         merchant as MerchantId,
         ids as &[AttemptId],
         *first as AttemptId,
@@ -142,38 +194,82 @@ pub(super) async fn attempts(
     Ok(rows.into_iter().map(MadeAttempt::from).collect())
 }
 
+/// These attempts of an endpoint, which are kept in runs.
+pub(super) async fn attempts_in_runs(
+    tx: &mut PgConnection,
+    merchant: MerchantId,
+    endpoint: EndpointId,
+    attempts: &[InRun],
+) -> Result<Vec<MadeAttempt>, Error> {
+    if attempts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<AttemptId> = attempts.iter().map(|attempt| attempt.id).collect();
+    let mut runs: Vec<AttemptId> = attempts.iter().map(|attempt| attempt.run).collect();
+    runs.dedup();
+    let rows = sqlx::query_as!(
+        AttemptRow,
+        r#"select
+            made.id as "id!: AttemptId",
+            run.endpoint_id as "endpoint_id: EndpointId",
+            made.event_id as "event_id!: EventId",
+            made.sequence as "sequence!",
+            made.number as "number!",
+            made.started_at as "started_at!: Timestamp",
+            made.duration_ms as "duration_ms!",
+            made.status,
+            null::text as error,
+            made.answer_excerpt,
+            run.endpoint_version as "endpoint_version?",
+            made.request_bytes
+        from attempt_runs as run
+        cross join unnest(run.ids, run.event_ids, run.sequences, run.numbers, run.started_at, run.durations_ms, run.statuses, run.answer_excerpts, run.request_bytes)
+            as made (id, event_id, sequence, number, started_at, duration_ms, status, answer_excerpt, request_bytes)
+        where run.merchant_id = $1
+            and run.endpoint_id = $2
+            and run.id = any($3)
+            and made.id = any($4)"#,
+        merchant as MerchantId,
+        endpoint as EndpointId,
+        &runs as &[AttemptId],
+        &ids as &[AttemptId],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(MadeAttempt::from).collect())
+}
+
 /// The attempts at one delivery, in the order in which they began.
 pub(super) async fn attempts_of(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    endpoint: EndpointId,
-    event: EventId,
+    found: Found,
 ) -> Result<Vec<MadeAttempt>, Error> {
+    let DeliveryKey {
+        endpoint, event, ..
+    } = found.key;
     let rows = sqlx::query_as!(
         AttemptRow,
         r#"select
-            id as "id: AttemptId",
-            endpoint_id as "endpoint_id: EndpointId",
-            event_id as "event_id: EventId",
-            sequence,
-            number,
-            started_at as "started_at: Timestamp",
-            duration_ms,
+            id as "id!: AttemptId",
+            $2 as "endpoint_id!: EndpointId",
+            $3 as "event_id!: EventId",
+            sequence as "sequence!",
+            number as "number!",
+            started_at as "started_at!: Timestamp",
+            duration_ms as "duration_ms!",
             status,
             error,
             answer_excerpt,
             endpoint_version,
             request_bytes
-        from attempts
-        where merchant_id = $1
-            and endpoint_id = $2
-            and event_id = $3
-            and id >= $4
+        from stoa_attempts_of($1, $2, $3, $4, $5)
         order by started_at, id
-        limit $5"#,
+        limit $6"#,
         merchant as MerchantId,
         endpoint as EndpointId,
         event as EventId,
+        found.sequence,
         first_attempt_at(event) as AttemptId,
         ATTEMPTS_MAX,
     )
@@ -577,29 +673,22 @@ pub(super) async fn tried(
             found.sequence as "sequence!",
             tried.attempt_count as "attempt_count!",
             tried.accepted as "accepted!",
-            last.id as "last: AttemptId",
-            last.started_at as "last_at: Timestamp",
-            last.status as last_status,
-            last.error as last_error
+            tried.id as "last!: AttemptId",
+            tried.started_at as "last_at!: Timestamp",
+            tried.status as last_status,
+            tried.error as last_error
         from unnest($2::uuid[], $3::bigint[], $4::uuid[]) as found (endpoint_id, sequence, event_id)
         cross join lateral (
-            select count(*) as attempt_count, coalesce(bool_or(status between 200 and 299), false) as accepted
-            from attempts
-            where attempts.merchant_id = $1
-                and attempts.endpoint_id = found.endpoint_id
-                and attempts.event_id = found.event_id
-                and attempts.id >= $5
+            select
+                count(*) as attempt_count,
+                coalesce(bool_or(status between 200 and 299), false) as accepted,
+                (array_agg(id order by started_at desc, id desc))[1] as id,
+                (array_agg(started_at order by started_at desc, id desc))[1] as started_at,
+                (array_agg(status order by started_at desc, id desc))[1] as status,
+                (array_agg(error order by started_at desc, id desc))[1] as error
+            from stoa_attempts_of($1, found.endpoint_id, found.event_id, found.sequence, $5)
         ) as tried
-        cross join lateral (
-            select id, started_at, status, error
-            from attempts
-            where attempts.merchant_id = $1
-                and attempts.endpoint_id = found.endpoint_id
-                and attempts.event_id = found.event_id
-                and attempts.id >= $5
-            order by attempts.started_at desc, attempts.id desc
-            limit 1
-        ) as last"#,
+        where tried.attempt_count > 0"#,
         merchant as MerchantId,
         &endpoints as &[EndpointId],
         &sequences,

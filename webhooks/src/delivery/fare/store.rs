@@ -157,13 +157,23 @@ pub(super) async fn has_taken(
 ) -> Result<bool, Error> {
     let taken = sqlx::query_scalar!(
         "select 1
-        from attempts
-        where merchant_id = $1
-            and endpoint_id = $2
-            and id >= $3
-            and started_at > $4
-            and status between 200 and 299
-        limit 1",
+        where exists (
+            select 1
+            from attempt_runs
+            where merchant_id = $1
+                and endpoint_id = $2
+                and id >= $3
+                and $4 < any(started_at)
+        )
+        or exists (
+            select 1
+            from attempts
+            where merchant_id = $1
+                and endpoint_id = $2
+                and id >= $3
+                and started_at > $4
+                and status between 200 and 299
+        )",
         merchant as MerchantId,
         endpoint as EndpointId,
         least_id(since) as AttemptId,

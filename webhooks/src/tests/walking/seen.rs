@@ -6,9 +6,12 @@ use std::{
 };
 
 use kernel::clock::Timestamp;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
-use super::{super::world::World, fare::Fare};
+use super::{
+    super::world::{ATTEMPTS, World},
+    fare::Fare,
+};
 use crate::{
     delivery::Attempt,
     endpoint::EndpointId,
@@ -119,7 +122,7 @@ impl Seen {
             seen.insert(row.get::<EndpointId, _>(0), one);
         }
         // A union of all, since a walk looks after each of its steps.
-        let rows = sqlx::query(
+        let rows = sqlx::query(AssertSqlSafe(format!(
             "select 'stream', endpoint_id, sequence, events.resource_id, null::timestamptz, null::integer, null::uuid
             from streams
             join events on events.merchant_id = streams.merchant_id and events.id = streams.event_id
@@ -138,10 +141,10 @@ impl Seen {
             where merchant_id = $1 and status = 'completed'
             union all
             select 'attempt', endpoint_id, sequence, status::text, null, number, null
-            from attempts
+            from {ATTEMPTS}
             where merchant_id = $1 and id >= $3 and started_at = $2
             order by 1, 3, 4",
-        );
+        )));
         let rows = rows
             .bind(world.merchant)
             .bind(now)

@@ -486,7 +486,10 @@ async fn read_events(
                 deliveries = lost.len(),
                 "events are no longer kept; their deliveries are dropped"
             );
-            store::discard(&mut *tx, &lost).await?;
+            let lost = lost
+                .iter()
+                .map(|due| (due.merchant, due.endpoint, due.sequence));
+            store::remove(&mut *tx, lost.collect()).await?;
         }
     }
     Ok(events
