@@ -1,7 +1,7 @@
 //! The worker: sends what is due, as tasks of apalis over our own queue.
 //!
 //! Four parts, each in its file: the `dispatcher` leases lanes and decides what goes next, by what `lanes` holds in memory; the `backend` hands
-//! that to apalis, which runs `deliver` for each; the `recorder` commits what came of it in groups. No transaction is open while something is
+//! that to apalis, some at a time, which runs `deliver` for each; the `recorder` commits what came of it in groups. No transaction is open while something is
 //! sent.
 //!
 //! Run by every process with the worker role, next to the relay. Killed at any moment, it loses nothing: leases run out, and another worker
@@ -13,7 +13,11 @@ use apalis::prelude::{Data, ParallelizeExt, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::error::WorkerError;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{self, BoxFuture},
+    stream::FuturesUnordered,
+};
 use kernel::{
     clock::{Clock, Timestamp},
     db::{Database, Error},
@@ -168,7 +172,7 @@ impl Worker {
 /// Runs apalis over what the dispatcher hands out, until that ends. Boxed here, where the compiler sees that it can be sent between threads: inside
 /// of another async function it loses its way among the lifetimes of apalis's layers.
 fn send(
-    queue: mpsc::Receiver<Job>,
+    queue: mpsc::Receiver<Vec<Job>>,
     parts: Arc<Parts>,
 ) -> BoxFuture<'static, Result<(), WorkerError>> {
     let worker = WorkerBuilder::new("deliveries")
@@ -176,7 +180,7 @@ fn send(
         .data(parts)
         .parallelize(tokio::spawn)
         .catch_panic()
-        .build(deliver);
+        .build(deliver_all);
     Box::pin(worker.run())
 }
 
@@ -189,8 +193,17 @@ struct Parts {
     recorder: Recorder,
 }
 
-/// One request, from the queue to the recorder. A named function, because apalis takes no closure that borrows.
-async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
+/// The requests of one task, side by side. A named function, because apalis takes no closure that borrows.
+async fn deliver_all(jobs: Vec<Job>, parts: Data<Arc<Parts>>) {
+    let under_way = jobs.into_iter().map(|job| deliver(job, &parts));
+    under_way
+        .collect::<FuturesUnordered<_>>()
+        .for_each(|()| future::ready(()))
+        .await;
+}
+
+/// One request, from the queue to the recorder.
+async fn deliver(job: Job, parts: &Parts) {
     let started_at = parts.clock.now();
     if started_at >= job.sent_before {
         // We were stopped for longer than the lease: its ticket, dropped, says that nobody knows what came of it.
@@ -221,6 +234,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         lease,
         items,
         target,
+        is_awaited,
         sent_before: _,
         ticket,
     } = job;
@@ -246,7 +260,7 @@ async fn deliver(job: Job, parts: Data<Arc<Parts>>) {
         })
         .collect();
     ticket.answered(ending(&outcome, &reports, ended_at), outcome.duration);
-    parts.recorder.record(reports, ticket);
+    parts.recorder.record(reports, ticket, is_awaited);
 }
 
 /// A receiver may send back what it was sent: what is a person's is not kept with the attempt.

@@ -67,6 +67,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Messages of ended requests that are taken in at once.
 const ENDED_AT_ONCE: usize = 256;
 
+/// Requests that are one task: what a task costs is shared by them, and they by one processor.
+const REQUESTS_PER_TASK: usize = 8;
+
 /// A delivery that waits in memory.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -96,6 +99,8 @@ pub(super) struct Job {
     pub(super) lease: Lease,
     pub(super) items: Vec<Item>,
     pub(super) target: Arc<ReadyTarget>,
+    /// Whether the next delivery of a resource waits for one of these.
+    pub(super) is_awaited: bool,
     /// Until when the lane is ours as far as is known: what is not on its way by then is for another to send.
     pub(super) sent_before: Timestamp,
     pub(super) ticket: Ticket,
@@ -159,7 +164,7 @@ impl Dispatcher {
     }
 
     /// Hands out jobs until `stop`; then waits for those in flight, and gives its lanes back.
-    pub(super) async fn run(mut self, jobs: mpsc::Sender<Job>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, jobs: mpsc::Sender<Vec<Job>>, stop: CancellationToken) {
         let mut look = true;
         let mut poll_at = Instant::now() + POLL_EVERY;
         let mut renew_at = Instant::now() + RENEW_EVERY;
@@ -203,6 +208,11 @@ impl Dispatcher {
                 () = stop.cancelled() => {}
                 count = self.ended.recv_many(&mut ended, ENDED_AT_ONCE) => {
                     debug_assert!(count > 0, "a sender of it is ours");
+                    // Whoever is about to end goes first: a turn costs the same however much it takes in and hands out.
+                    tokio::task::yield_now().await;
+                    while ended.len() < ENDED_AT_ONCE && let Ok(one) = self.ended.try_recv() {
+                        ended.push(one);
+                    }
                     for ended in ended.drain(..) {
                         self.note(ended);
                     }
@@ -518,13 +528,14 @@ impl Dispatcher {
     }
 
     /// Hands out what limits allow. False if nobody takes it any more.
-    async fn hand_out(&mut self, jobs: &mpsc::Sender<Job>) -> bool {
+    async fn hand_out(&mut self, jobs: &mpsc::Sender<Vec<Job>>) -> bool {
         let now = self.clock.now();
         // A view of grants that can't be renewed sends nothing, nor do lanes that may be another's by now.
         let is_fresh = self.targets_age().is_some_and(|age| age < TARGETS_KEPT_FOR);
         if !is_fresh || now >= self.leased_until {
             return true;
         }
+        let mut task = Vec::new();
         while let Some((lease, rows)) = self.lanes.next(now) {
             let ticket = Ticket::new(
                 lease,
@@ -539,6 +550,7 @@ impl Dispatcher {
             else {
                 continue;
             };
+            let is_awaited = rows.iter().any(|row| row.resource.is_some());
             let items = rows.into_iter().map(|row| Item {
                 sequence: row.sequence,
                 number: row.payload.attempt_count.saturating_add(1),
@@ -547,18 +559,21 @@ impl Dispatcher {
                 personal: row.payload.personal,
                 fault: row.payload.fault,
             });
-            let job = Job {
+            task.push(Job {
                 lease,
                 items: items.collect(),
                 target,
+                is_awaited,
                 sent_before: self.leased_until,
                 ticket,
-            };
-            if jobs.send(job).await.is_err() {
+            });
+            if task.len() == REQUESTS_PER_TASK
+                && jobs.send(std::mem::take(&mut task)).await.is_err()
+            {
                 return false;
             }
         }
-        true
+        task.is_empty() || jobs.send(task).await.is_ok()
     }
 
     /// Lets go of lanes that have been idle for long enough, unless something was added to them; at once of those that rest or take nothing, and of all that

@@ -33,8 +33,8 @@ pub(super) const READ_ROWS_MAX: usize = 1_000;
 /// Rows that a probe of an endpoint needs.
 const PROBE_ROWS: usize = 1;
 
-/// A lane is read again once fewer rows than this wait in memory.
-const READ_BELOW_ROWS: usize = READ_ROWS_MAX * 3 / 4;
+/// A lane is read again once fewer rows than this wait in memory: so many that they last for as long as a read takes, and so few that it brings as many.
+const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
 
 /// The longest that an endpoint's own `Retry-After` holds back its other deliveries; each delivery waits for itself as long as was asked.
 const PAUSE_MAX: Duration = Duration::from_mins(5);

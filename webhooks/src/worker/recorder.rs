@@ -19,10 +19,16 @@ use crate::{
 /// Requests whose reports one transaction settles at most.
 const GROUP_MAX: usize = 500;
 
+/// Requests for which a group is begun at once; with fewer it waits for others, for a transaction costs nearly the same however many share it.
+const GROUP_FULL: usize = 250;
+
+/// How long after the one before it a group is begun that is not full. What is sent again after a crash grows by this; nobody else waits for it.
+const GROUP_EVERY: Duration = Duration::from_millis(10);
+
 /// Groups that commit at once: while one waits for the disk, another is being written.
 const GROUPS_AT_ONCE: usize = 2;
 
-/// Requests that a group has at least if it is begun beside another. Fewer are better off in the next one: a commit costs the same however few share it.
+/// Requests that a group has at least if it is begun beside another. Fewer are better off in the next one.
 const GROUP_BESIDE_MIN: usize = 32;
 
 /// How often attempts are counted by the hour in the table.
@@ -40,6 +46,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 struct Handed {
     reports: Vec<Report>,
     ticket: Ticket,
+    /// Whether the next delivery of a resource waits for this to be recorded.
+    is_awaited: bool,
 }
 
 /// The way to the recorder. Once all clones are dropped, it finishes what it has and ends.
@@ -68,9 +76,13 @@ impl Recorder {
 
     /// Hands over what came of a request. Its ticket is settled once that is committed, and dropped if it does not count: its lane has another owner by now,
     /// or it could not be recorded.
-    pub(super) fn record(&self, reports: Vec<Report>, ticket: Ticket) {
+    pub(super) fn record(&self, reports: Vec<Report>, ticket: Ticket, is_awaited: bool) {
         // Without a recorder the ticket is dropped, which says the same.
-        let _ = self.0.send(Handed { reports, ticket });
+        let _ = self.0.send(Handed {
+            reports,
+            ticket,
+            is_awaited,
+        });
     }
 }
 
@@ -85,28 +97,43 @@ struct Parts {
 impl Parts {
     async fn run(&self, mut handed: mpsc::UnboundedReceiver<Handed>) {
         let mut committing = FuturesUnordered::new();
-        let mut group = Vec::new();
+        let mut group: Vec<Handed> = Vec::new();
         let mut is_open = true;
+        let mut group_at = Instant::now();
         let mut hours_at = Instant::now() + HOURS_EVERY;
+        // Whether as many wait as a group needs beside those that are committing.
+        let is_enough = |waiting: usize, committing: usize| match committing {
+            0 => waiting > 0,
+            GROUPS_AT_ONCE.. => false,
+            _ => waiting >= GROUP_BESIDE_MIN,
+        };
         while is_open || !committing.is_empty() {
             let room = GROUP_MAX.saturating_sub(group.len());
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(hours_at) => {
-                    hours_at = Instant::now() + HOURS_EVERY;
-                    self.write_hours().await;
-                }
                 Some(()) = committing.next() => {}
                 count = handed.recv_many(&mut group, room), if is_open && room > 0 => {
                     is_open = count > 0;
+                    // Whoever is about to hand something over goes first: then there is more to take at once.
+                    tokio::task::yield_now().await;
+                    while group.len() < GROUP_MAX && let Ok(one) = handed.try_recv() {
+                        group.push(one);
+                    }
                 }
+                () = tokio::time::sleep_until(group_at), if is_enough(group.len(), committing.len()) => {}
+                () = tokio::time::sleep_until(hours_at) => {}
             }
-            let least = if committing.is_empty() {
-                1
-            } else {
-                GROUP_BESIDE_MIN
-            };
-            if group.len() >= least && committing.len() < GROUPS_AT_ONCE {
+            let now = Instant::now();
+            if now >= hours_at {
+                hours_at = now + HOURS_EVERY;
+                self.write_hours().await;
+            }
+            let is_time = now >= group_at
+                || group.len() >= GROUP_FULL
+                || !is_open
+                || group.iter().any(|handed| handed.is_awaited);
+            if is_time && is_enough(group.len(), committing.len()) {
+                group_at = now + GROUP_EVERY;
                 committing.push(self.record(std::mem::take(&mut group)));
             }
         }
@@ -147,7 +174,10 @@ impl Parts {
         let Some(sender) = handed.first().map(|handed| handed.ticket.sender()) else {
             return;
         };
-        for Handed { reports, ticket } in handed {
+        for Handed {
+            reports, ticket, ..
+        } in handed
+        {
             let of_this: Vec<bool> = counted.by_ref().take(reports.len()).collect();
             if of_this.len() == reports.len() && of_this.iter().all(|counted| *counted) {
                 recorded.extend(
