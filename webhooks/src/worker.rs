@@ -308,9 +308,8 @@ async fn attempt(
     now: Timestamp,
     trace_parent: Option<String>,
 ) -> (Outcome, i32) {
-    match prepare(job, now) {
-        Ok(mut request) => {
-            request.trace_parent = trace_parent;
+    match prepare(job, now, trace_parent) {
+        Ok(request) => {
             let bytes = i32::try_from(request.body.len()).unwrap_or(i32::MAX);
             (client.post(request).await, bytes)
         }
@@ -319,7 +318,7 @@ async fn attempt(
 }
 
 /// Makes the request of a job: renders, compresses and signs it.
-fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
+fn prepare(job: &Job, now: Timestamp, trace_parent: Option<String>) -> Result<Request, Failure> {
     let Sending {
         destination,
         signer,
@@ -368,7 +367,7 @@ fn prepare(job: &Job, now: Timestamp) -> Result<Request, Failure> {
         signature,
         content_encoding,
         body,
-        trace_parent: None,
+        trace_parent,
     })
 }
 

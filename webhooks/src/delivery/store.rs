@@ -375,6 +375,38 @@ pub(crate) async fn count_queued(
     Ok(count)
 }
 
+/// What each attempt has of its own, however it is kept, as arrays.
+struct Columns<'m> {
+    ids: Vec<AttemptId>,
+    events: Vec<EventId>,
+    sequences: Vec<i64>,
+    numbers: Vec<i32>,
+    started: Vec<Timestamp>,
+    durations: Vec<i32>,
+    statuses: Vec<Option<i32>>,
+    excerpts: Vec<Option<&'m str>>,
+    request_bytes: Vec<Option<i32>>,
+}
+
+impl<'m> Columns<'m> {
+    fn of(made: &[Made<'m>]) -> Self {
+        fn column<'m, T>(made: &[Made<'m>], of: impl Fn(&Made<'m>) -> T) -> Vec<T> {
+            made.iter().map(of).collect()
+        }
+        Self {
+            ids: column(made, |made| made.attempt.id),
+            events: column(made, |made| made.event),
+            sequences: column(made, |made| made.sequence),
+            numbers: column(made, |made| made.attempt.number),
+            started: column(made, |made| made.attempt.started_at),
+            durations: column(made, |made| made.attempt.duration_ms),
+            statuses: column(made, |made| made.attempt.status),
+            excerpts: column(made, |made| made.attempt.answer_excerpt.as_deref()),
+            request_bytes: column(made, |made| made.request_bytes),
+        }
+    }
+}
+
 /// Writes attempts down that were accepted, in their runs. A transaction that is repeated makes the same runs of them.
 pub(super) async fn insert_runs(
     tx: &mut PgConnection,
@@ -396,18 +428,7 @@ pub(super) async fn insert_runs(
     let place = |place| i32::try_from(place).unwrap_or(i32::MAX);
     let froms: Vec<i32> = runs.iter().map(|run| place(run.from)).collect();
     let tos: Vec<i32> = runs.iter().map(|run| place(run.to)).collect();
-    let ids: Vec<AttemptId> = made.iter().map(|made| made.attempt.id).collect();
-    let events: Vec<EventId> = made.iter().map(|made| made.event).collect();
-    let sequences: Vec<i64> = made.iter().map(|made| made.sequence).collect();
-    let numbers: Vec<i32> = made.iter().map(|made| made.attempt.number).collect();
-    let started: Vec<Timestamp> = made.iter().map(|made| made.attempt.started_at).collect();
-    let durations: Vec<i32> = made.iter().map(|made| made.attempt.duration_ms).collect();
-    let statuses: Vec<Option<i32>> = made.iter().map(|made| made.attempt.status).collect();
-    let excerpts: Vec<Option<&str>> = made
-        .iter()
-        .map(|made| made.attempt.answer_excerpt.as_deref())
-        .collect();
-    let request_bytes: Vec<Option<i32>> = made.iter().map(|made| made.request_bytes).collect();
+    let columns = Columns::of(made);
     sqlx::query!(
         "insert into attempt_runs
             (merchant_id, endpoint_id, endpoint_version, first_id, id, first_sequence, last_sequence,
@@ -428,15 +449,15 @@ pub(super) async fn insert_runs(
         &last_sequences,
         &froms,
         &tos,
-        &ids as &[AttemptId],
-        &events as &[EventId],
-        &sequences,
-        &numbers,
-        &started as &[Timestamp],
-        &durations,
-        &statuses as &[Option<i32>],
-        &excerpts as &[Option<&str>],
-        &request_bytes as &[Option<i32>],
+        &columns.ids as &[AttemptId],
+        &columns.events as &[EventId],
+        &columns.sequences,
+        &columns.numbers,
+        &columns.started as &[Timestamp],
+        &columns.durations,
+        &columns.statuses as &[Option<i32>],
+        &columns.excerpts as &[Option<&str>],
+        &columns.request_bytes as &[Option<i32>],
     )
     .execute(tx)
     .await?;
@@ -449,24 +470,13 @@ pub(super) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) ->
         return Ok(());
     }
     let merchants: Vec<MerchantId> = made.iter().map(|made| made.merchant).collect();
-    let ids: Vec<AttemptId> = made.iter().map(|made| made.attempt.id).collect();
     let endpoints: Vec<EndpointId> = made.iter().map(|made| made.endpoint).collect();
-    let events: Vec<EventId> = made.iter().map(|made| made.event).collect();
-    let sequences: Vec<i64> = made.iter().map(|made| made.sequence).collect();
-    let numbers: Vec<i32> = made.iter().map(|made| made.attempt.number).collect();
-    let started: Vec<Timestamp> = made.iter().map(|made| made.attempt.started_at).collect();
-    let durations: Vec<i32> = made.iter().map(|made| made.attempt.duration_ms).collect();
-    let statuses: Vec<Option<i32>> = made.iter().map(|made| made.attempt.status).collect();
+    let versions: Vec<i64> = made.iter().map(|made| made.endpoint_version).collect();
     let errors: Vec<Option<&str>> = made
         .iter()
         .map(|made| made.attempt.error.as_deref())
         .collect();
-    let excerpts: Vec<Option<&str>> = made
-        .iter()
-        .map(|made| made.attempt.answer_excerpt.as_deref())
-        .collect();
-    let versions: Vec<i64> = made.iter().map(|made| made.endpoint_version).collect();
-    let request_bytes: Vec<Option<i32>> = made.iter().map(|made| made.request_bytes).collect();
+    let columns = Columns::of(made);
     sqlx::query!(
         "insert into attempts
             (merchant_id, id, endpoint_id, event_id, sequence, number, started_at, duration_ms, status, error, answer_excerpt,
@@ -479,18 +489,18 @@ pub(super) async fn insert_attempts(tx: &mut PgConnection, made: &[Made<'_>]) ->
                 endpoint_version, request_bytes)
         on conflict (merchant_id, id) do nothing",
         &merchants as &[MerchantId],
-        &ids as &[AttemptId],
+        &columns.ids as &[AttemptId],
         &endpoints as &[EndpointId],
-        &events as &[EventId],
-        &sequences,
-        &numbers,
-        &started as &[Timestamp],
-        &durations,
-        &statuses as &[Option<i32>],
+        &columns.events as &[EventId],
+        &columns.sequences,
+        &columns.numbers,
+        &columns.started as &[Timestamp],
+        &columns.durations,
+        &columns.statuses as &[Option<i32>],
         &errors as &[Option<&str>],
-        &excerpts as &[Option<&str>],
+        &columns.excerpts as &[Option<&str>],
         &versions,
-        &request_bytes as &[Option<i32>],
+        &columns.request_bytes as &[Option<i32>],
     )
     .execute(tx)
     .await?;
