@@ -297,7 +297,7 @@ pub async fn get(
     let place = (endpoint, sequence);
     let delivery = hydrated.delivery(found);
     let event = hydrated.events.get(&found.key.event);
-    let attempts = store::attempts_of(&mut *tx, merchant, found).await?;
+    let attempts = list::attempts_of(&mut *tx, merchant, found).await?;
     let numbers: Vec<i64> = attempts
         .iter()
         .filter_map(|attempt| attempt.endpoint_version)

@@ -1,4 +1,4 @@
-//! The attempts at one endpoint, page by page: those that have a row each, and those that are kept in runs, as one list.
+//! The attempts at one endpoint, page by page: those that have a row each, and those that are kept in runs, as one list. And those at one delivery.
 
 use std::cmp::Reverse;
 
@@ -11,16 +11,18 @@ use kernel::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    AttemptOutcome, MadeAttempt,
-    store::{self, InRun},
-};
+use super::{AttemptOutcome, MadeAttempt};
 use crate::{
     delivery::AttemptId,
     endpoint::{self, EndpointId},
     error::Error,
     replay::least_id,
 };
+
+mod store;
+
+use store::InRun;
+pub(super) use store::attempts_of;
 
 /// Attempts that a page with a filter looks through at most: some ten milliseconds of work. What is further back is for the next page.
 pub const SCANNED_ATTEMPTS_MAX: i64 = 10_000;

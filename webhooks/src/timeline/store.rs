@@ -1,4 +1,4 @@
-//! The statements that read what has become of deliveries; those of attempts are in `attempts`. All of them by an index, and bounded.
+//! The statements that read what has become of deliveries. All of them by an index, and bounded.
 
 #![allow(
     clippy::as_conversions,
@@ -22,10 +22,6 @@ use crate::{
     endpoint::{EndpointId, Visible, settings::Settings},
     event::{Event, GrantRow, Receiver, Sealed},
 };
-
-mod attempts;
-
-pub(super) use attempts::{InRun, attempts, attempts_in_runs, attempts_of, scan, scan_runs};
 
 struct KeyRow {
     number: i64,

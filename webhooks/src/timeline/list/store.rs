@@ -12,21 +12,18 @@ use kernel::{
 };
 use sqlx::PgConnection;
 
-use super::{
-    super::{AttemptOutcome, DeliveryKey, MadeAttempt},
-    Found,
-};
 use crate::{
     delivery::{AttemptId, first_attempt_at, runs},
     endpoint::EndpointId,
     replay::least_id,
+    timeline::{AttemptOutcome, DeliveryKey, MadeAttempt, store::Found},
 };
 
 /// Attempts at one delivery that a timeline shows at most: those of the longest schedule, and of some replays.
 const ATTEMPTS_MAX: i64 = 200;
 
 /// Attempts that have a row each, as they are looked through for a filter: id, and whether it succeeded.
-pub(in crate::timeline) async fn scan(
+pub(super) async fn scan(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
@@ -57,7 +54,7 @@ pub(in crate::timeline) async fn scan(
 }
 
 /// The attempts of the newest runs, up to `limit` runs beside those that reach over `before`; and the id from which on that is all there is.
-pub(in crate::timeline) async fn scan_runs(
+pub(super) async fn scan_runs(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
@@ -111,10 +108,10 @@ pub(in crate::timeline) async fn scan_runs(
 
 /// An attempt that is kept in a run.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::timeline) struct InRun {
-    pub(in crate::timeline) id: AttemptId,
+pub(super) struct InRun {
+    pub(super) id: AttemptId,
     /// The run's id.
-    pub(in crate::timeline) run: AttemptId,
+    pub(super) run: AttemptId,
 }
 
 struct AttemptRow {
@@ -153,7 +150,7 @@ impl From<AttemptRow> for MadeAttempt {
 }
 
 /// These attempts, of which each has a row.
-pub(in crate::timeline) async fn attempts(
+pub(super) async fn attempts(
     tx: &mut PgConnection,
     merchant: MerchantId,
     ids: &[AttemptId],
@@ -193,7 +190,7 @@ pub(in crate::timeline) async fn attempts(
 }
 
 /// These attempts of an endpoint, which are kept in runs.
-pub(in crate::timeline) async fn attempts_in_runs(
+pub(super) async fn attempts_in_runs(
     tx: &mut PgConnection,
     merchant: MerchantId,
     endpoint: EndpointId,
