@@ -22,7 +22,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const DAYS: usize = 15;
 
 /// Tables with partitions.
-const HISTORIES: usize = 5;
+const HISTORIES: usize = 6;
 
 /// Histories of which nothing is dropped.
 const KEPT: [&str; 2] = ["inventory_movements", "audit_entries"];
