@@ -195,10 +195,18 @@ struct Parts {
 
 /// The requests of one task, side by side. A named function, because apalis takes no closure that borrows.
 async fn deliver_all(jobs: Vec<Job>, parts: Data<Arc<Parts>>) {
-    let under_way = jobs.into_iter().map(|job| deliver(job, &parts));
+    // One that breaks takes none of the others with it; its ticket tells the dispatcher.
+    let under_way = jobs
+        .into_iter()
+        .map(|job| AssertUnwindSafe(deliver(job, &parts)).catch_unwind());
     under_way
         .collect::<FuturesUnordered<_>>()
-        .for_each(|()| future::ready(()))
+        .for_each(|ended| {
+            if ended.is_err() {
+                tracing::error!("a request broke off; its deliveries will be repeated");
+            }
+            future::ready(())
+        })
         .await;
 }
 
