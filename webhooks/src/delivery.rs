@@ -64,6 +64,11 @@ pub struct Attempt {
 /// What an acknowledgement counts as: an answer that accepts.
 const ACKNOWLEDGED_STATUS: i32 = 200;
 
+/// Whether an attempt was accepted that was answered with this status, if at all: any 2xx.
+pub(crate) fn is_accepted(status: Option<i32>) -> bool {
+    status.is_some_and(|status| (200..300).contains(&status))
+}
+
 impl Attempt {
     /// An event that was leased at that time and is acknowledged now.
     pub(crate) fn acknowledged(number: i32, leased_at: Timestamp, now: Timestamp) -> Self {
@@ -77,12 +82,6 @@ impl Attempt {
             error: None,
             answer_excerpt: None,
         }
-    }
-
-    /// Whether the answer was a 2xx.
-    pub(crate) fn is_accepted(&self) -> bool {
-        self.status
-            .is_some_and(|status| (200..300).contains(&status))
     }
 
     pub(crate) fn new(number: i32, started_at: Timestamp, outcome: &Outcome) -> Self {
@@ -301,7 +300,7 @@ pub(crate) async fn record<'m>(
     made: impl Iterator<Item = Made<'m>>,
 ) -> Result<(), Error> {
     let (mut accepted, others): (Vec<Made<'_>>, Vec<Made<'_>>) =
-        made.partition(|made| made.attempt.is_accepted());
+        made.partition(|made| is_accepted(made.attempt.status));
     let runs = runs::cut(&mut accepted);
     store::insert_runs(&mut *tx, &accepted, &runs).await?;
     store::insert_attempts(tx, &others).await

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 
 use crate::{
     dead_letter::DeadLetterId,
-    delivery::AttemptId,
+    delivery::{AttemptId, is_accepted},
     endpoint::{self, EndpointId},
     error::Error,
     event::Resource,
@@ -44,7 +44,7 @@ pub enum AttemptOutcome {
 
 impl AttemptOutcome {
     fn of(status: Option<i32>) -> Self {
-        if status.is_some_and(|status| (200..300).contains(&status)) {
+        if is_accepted(status) {
             Self::Succeeded
         } else {
             Self::Failed

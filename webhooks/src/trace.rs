@@ -9,7 +9,7 @@ use kernel::{
 };
 use tracing::{Span, field::Empty};
 
-use crate::endpoint::EndpointId;
+use crate::{delivery::is_accepted, endpoint::EndpointId};
 
 /// A span for an attempt at an event that has this `trace_parent`; a span that is none if the event has no trace, or nobody exports.
 pub(crate) fn attempt(
@@ -59,7 +59,7 @@ pub(crate) fn ended(span: &Span, status: Option<i32>, error: Option<&str>) {
     if let Some(error) = error {
         span.record("error.type", error);
     }
-    if !status.is_some_and(|status| (200..300).contains(&status)) {
+    if !is_accepted(status) {
         span.record("otel.status_code", "ERROR");
     }
 }

@@ -291,7 +291,8 @@ async fn however_attempts_were_recorded_each_is_found_once() {
                 since.is_none_or(|since| at >= millis(since))
                     && until.is_none_or(|until| at < millis(until))
                     && outcome.is_none_or(|outcome| {
-                        (outcome == AttemptOutcome::Succeeded) == attempt.is_accepted()
+                        (outcome == AttemptOutcome::Succeeded)
+                            == delivery::is_accepted(attempt.status)
                     })
             })
             .map(|(event, sequence, attempt)| (attempt.id, *event, *sequence))

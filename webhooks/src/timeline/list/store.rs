@@ -5,6 +5,8 @@
     reason = "sqlx's macros spell a bind's type with `as`"
 )]
 
+use std::time::Duration;
+
 use kernel::{
     clock::Timestamp,
     db::Error,
@@ -61,8 +63,9 @@ pub(super) async fn scan_runs(
     (from, before): (AttemptId, AttemptId),
     limit: i64,
 ) -> Result<(Vec<InRun>, Option<AttemptId>), Error> {
-    // What began earlier than this much later than `before` is in no run that began before it.
-    let ends_before: AttemptId = least_id(before.made_at().plus(runs::SPAN_MAX * 2));
+    // No run that began before `before` has an attempt of this id or a later one; ids know milliseconds.
+    let over_by = runs::SPAN_MAX + Duration::from_millis(1);
+    let ends_before: AttemptId = least_id(before.made_at().plus(over_by));
     let rows = sqlx::query!(
         r#"select run.id as "run!: AttemptId", run.ids as "ids!: Vec<AttemptId>"
         from (
