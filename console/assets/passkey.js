@@ -7,7 +7,10 @@
     return;
   }
 
-  let waiting = null;
+  // Ends the offer among the logins, once somebody asks by the button.
+  const offered = new AbortController();
+  // Somebody is being asked, or has answered and is on the way to the next page: the other way in comes too late.
+  let isBusy = false;
 
   async function begin(form) {
     const body = new URLSearchParams({ form_token: form.elements.form_token.value });
@@ -38,13 +41,15 @@
       return;
     }
     const { ceremony, options } = await begin(form);
-    waiting = new AbortController();
     const credential = await navigator.credentials.get({
       mediation: "conditional",
       publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey),
-      signal: waiting.signal,
+      signal: offered.signal,
     });
-    send(form, ceremony, credential);
+    if (!isBusy) {
+      isBusy = true;
+      send(form, ceremony, credential);
+    }
   }
 
   for (const form of document.querySelectorAll("form[data-passkey]")) {
@@ -52,13 +57,23 @@
     const fault = form.querySelector("[data-passkey-fault]");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      waiting?.abort();
+      if (isBusy) {
+        return;
+      }
+      isBusy = true;
+      offered.abort();
       fault.hidden = true;
       ask(form).catch(() => {
+        isBusy = false;
         fault.hidden = false;
       });
     });
     // Whoever breaks it off chooses another way; that is no fault.
     offer(form).catch(() => {});
   }
+
+  // Back on a page that the browser had kept as it was.
+  window.addEventListener("pageshow", (event) => {
+    isBusy &&= !event.persisted;
+  });
 })();
