@@ -9,59 +9,66 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An instant in UTC, to the microsecond (what PostgreSQL keeps), shown as RFC 3339 with `Z`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(DateTime<Utc>);
+///
+/// Microseconds since 1970-01-01T00:00:00Z, between [`FIRST`] and [`LAST`]: instants are compared and reckoned with far more often than they are shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// The first and the last instant that there are: a quarter of a million years from now, either way.
+const FIRST: i64 = DateTime::<Utc>::MIN_UTC.timestamp_micros();
+const LAST: i64 = DateTime::<Utc>::MAX_UTC.timestamp_micros();
 
 impl Timestamp {
     /// The instant `millis` milliseconds after 1970-01-01T00:00:00Z; out of range is the epoch itself.
-    pub fn from_unix_millis(millis: i64) -> Self {
-        Self(DateTime::from_timestamp_millis(millis).unwrap_or_default())
+    pub const fn from_unix_millis(millis: i64) -> Self {
+        Self::from_unix_micros(millis.saturating_mul(1_000))
     }
 
     /// The instant `micros` microseconds after 1970-01-01T00:00:00Z; out of range is the epoch itself.
-    pub fn from_unix_micros(micros: i64) -> Self {
-        Self(DateTime::from_timestamp_micros(micros).unwrap_or_default())
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        match micros {
+            FIRST..=LAST => Self(micros),
+            _ => Self(0),
+        }
     }
 
     /// Milliseconds since the epoch.
-    pub fn unix_millis(self) -> i64 {
-        self.0.timestamp_millis()
+    pub const fn unix_millis(self) -> i64 {
+        self.0.div_euclid(1_000)
     }
 
     /// Microseconds since the epoch.
-    pub fn unix_micros(self) -> i64 {
-        self.0.timestamp_micros()
+    pub const fn unix_micros(self) -> i64 {
+        self.0
     }
 
     /// Whole seconds since the epoch, as JWT (RFC 7519) and Standard Webhooks count.
-    pub fn unix_seconds(self) -> i64 {
-        self.0.timestamp()
+    pub const fn unix_seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
     }
 
     /// The instant `duration` later, or the last one there is.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        let micros = self.unix_micros().saturating_add(micros(duration));
-        Self(DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC))
+        Self(self.0.saturating_add(micros(duration)).min(LAST))
     }
 
     /// The instant `duration` earlier, or the first one there is.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        let micros = self.unix_micros().saturating_sub(micros(duration));
-        Self(DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MIN_UTC))
+        Self(self.0.saturating_sub(micros(duration)).max(FIRST))
     }
 
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
-        let micros = self.unix_micros().saturating_sub(earlier.unix_micros());
+        let micros = self.0.saturating_sub(earlier.0);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 }
@@ -72,19 +79,26 @@ fn micros(duration: Duration) -> i64 {
 
 impl From<DateTime<Utc>> for Timestamp {
     fn from(value: DateTime<Utc>) -> Self {
-        Self::from_unix_micros(value.timestamp_micros())
+        Self(value.timestamp_micros())
     }
 }
 
 impl From<Timestamp> for DateTime<Utc> {
     fn from(value: Timestamp) -> Self {
-        value.0
+        Self::from_timestamp_micros(value.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        let shown = DateTime::<Utc>::from(*self).to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        formatter.write_str(&shown)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 
@@ -128,7 +142,7 @@ impl<'q> sqlx::Encode<'q, sqlx::Postgres> for Timestamp {
         &self,
         buffer: &mut sqlx::postgres::PgArgumentBuffer,
     ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
-        <DateTime<Utc> as sqlx::Encode<'q, sqlx::Postgres>>::encode_by_ref(&self.0, buffer)
+        <DateTime<Utc> as sqlx::Encode<'q, sqlx::Postgres>>::encode_by_ref(&(*self).into(), buffer)
     }
 }
 
@@ -203,7 +217,10 @@ impl Clock {
     )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Utc::now().into(),
+            Source::System => {
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+                Timestamp(since_epoch.map_or(0, micros))
+            }
             Source::Manual(micros) => Timestamp::from_unix_micros(micros.load(Ordering::SeqCst)),
         }
     }

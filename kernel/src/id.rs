@@ -54,18 +54,14 @@ impl<T: Kind> Id<T> {
 impl<T: Kind> fmt::Display for Id<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0.as_u128();
-        let mut text = [0_u8; ENCODED_LENGTH];
-        for place in text.iter_mut().rev() {
+        let mut text = [b'_'; 1 + ENCODED_LENGTH];
+        for place in text.iter_mut().skip(1).rev() {
             let digit = usize::try_from(rest & 31).unwrap_or_default();
             *place = ALPHABET.get(digit).copied().unwrap_or(b'0');
             rest >>= 5;
         }
-        write!(
-            formatter,
-            "{}_{}",
-            T::PREFIX,
-            String::from_utf8_lossy(&text)
-        )
+        formatter.write_str(T::PREFIX)?;
+        formatter.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
