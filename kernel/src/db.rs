@@ -59,7 +59,13 @@ const NO_JIT: (&str, &str) = ("jit", "off");
 
 /// Plans are made once per connection and statement, whatever is bound. Left to itself, PostgreSQL plans statements that take arrays anew at every execution,
 /// because it knows the length of the one at hand; that costs more than running them.
-const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+///
+/// Without bitmaps, for they forget the order of their index: a queue that has just been drained and analyzed, and not yet vacuumed, seems to have many pages and
+/// no rows, and there a bitmap of any index and a sort seem cheaper than the one index that has the order asked for.
+const PLANNED_ONCE: [(&str, &str); 2] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_bitmapscan", "off"),
+];
 
 /// Merchants that one NOTIFY names: a payload has less than 8,000 bytes, and each takes 33.
 const NOTIFIED_MERCHANTS_MAX: usize = 200;
@@ -85,7 +91,7 @@ impl Database {
         ]);
         let options = match role {
             Role::Api => options,
-            Role::Worker => options.options([PLANNED_ONCE]),
+            Role::Worker => options.options(PLANNED_ONCE),
         };
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
@@ -105,16 +111,15 @@ impl Database {
 
     /// Begins a transaction that has entered `merchant` and finds every row by its key, so that its statements need not be planned more than once.
     pub async fn enter_by_key(&self, merchant: MerchantId) -> Result<Transaction, Error> {
-        let (name, value) = PLANNED_ONCE;
-        self.enter_with(merchant, &format!("set local {name} = {value};"))
-            .await
+        let settings = PLANNED_ONCE.map(|(name, value)| format!("set local {name} = {value};"));
+        self.enter_with(merchant, &settings.concat()).await
     }
 
-    async fn enter_with(&self, merchant: MerchantId, setting: &str) -> Result<Transaction, Error> {
+    async fn enter_with(&self, merchant: MerchantId, settings: &str) -> Result<Transaction, Error> {
         let role = self.role.name();
         let merchant = merchant.uuid();
         self.begin_with(format!(
-            "begin; set local role {role}; {setting} select stoa_enter('{merchant}')"
+            "begin; set local role {role}; {settings} select stoa_enter('{merchant}')"
         ))
         .await
     }

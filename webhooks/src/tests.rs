@@ -23,6 +23,7 @@ mod life;
 mod measuring;
 mod nats;
 mod ordering;
+mod planning;
 mod pulling;
 mod reading;
 mod receiver;
