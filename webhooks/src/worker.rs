@@ -54,8 +54,6 @@ mod ticket;
 use backend::LaneBackend;
 use dispatcher::{Dispatcher, Item, Job, Sending};
 use lanes::Ending;
-#[cfg(test)]
-pub(crate) use lanes::ReadAfter;
 pub(crate) use lanes::Want;
 pub use limits::Limits;
 use recorder::Recorder;

@@ -1,14 +1,12 @@
 //! Plans of the queue's statements: one index each, whatever was known of the table when they were made.
 
-use std::collections::HashSet;
-
 use kernel::{clock::Clock, db::Transaction};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::world::World;
 use crate::{
     delivery::{Lease, store},
-    worker::{ReadAfter, Want},
+    worker::Want,
 };
 
 /// The plans of the statements about deliveries that this connection has prepared.
@@ -69,12 +67,7 @@ async fn a_queue_that_was_drained_and_not_yet_vacuumed_is_read_by_the_index_of_i
         fence: 1,
         signal: 1,
     };
-    let want = Want {
-        lease,
-        rows_max: 10,
-        after: ReadAfter::default(),
-        known: HashSet::new(),
-    };
+    let want = Want::first(lease, 10);
     let place = (world.merchant, endpoint, 1);
     store::due(&mut tx, &[want], world.clock.now())
         .await

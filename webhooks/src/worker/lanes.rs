@@ -66,6 +66,18 @@ pub(crate) struct Want {
     pub(crate) known: HashSet<i64>,
 }
 
+impl Want {
+    /// The first rows of a lane of which nothing is known yet.
+    pub(crate) fn first(lease: Lease, rows_max: usize) -> Self {
+        Self {
+            lease,
+            rows_max,
+            after: ReadAfter::default(),
+            known: HashSet::new(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Lane<T> {
     lease: Lease,

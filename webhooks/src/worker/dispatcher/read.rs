@@ -1,10 +1,6 @@
 //! What a step of the dispatcher reads: where deliveries go, what may be seen there, and which are due.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kernel::{
     clock::{Clock, Timestamp},
@@ -205,11 +201,8 @@ impl Reader {
                 }
             }
         }
-        wants.extend(step.leased.iter().map(|(lease, breaker_openings)| Want {
-            lease: *lease,
-            rows_max: Lanes::<Waiting>::first_rows(*breaker_openings),
-            after: ReadAfter::default(),
-            known: HashSet::new(),
+        wants.extend(step.leased.iter().map(|(lease, breaker_openings)| {
+            Want::first(*lease, Lanes::<Waiting>::first_rows(*breaker_openings))
         }));
         step.reads = self.read(&mut tx, wants, &targets, room_bytes, now).await?;
         tx.commit().await?;
