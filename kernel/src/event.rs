@@ -5,7 +5,7 @@
 //! one. That is for speed alone: the relay's sweep finds whatever a crash kept from being announced.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -125,13 +125,13 @@ pub async fn append_for(
     store::insert(tx, merchant, requests, now, events, Priority::Normal).await
 }
 
-/// Tells the relay which merchants have events waiting.
+/// Tells the relay which merchants have events waiting, and since when.
 #[derive(Debug, Clone, Default)]
 pub struct Announcer(Arc<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    merchants: Mutex<HashSet<MerchantId>>,
+    merchants: Mutex<HashMap<MerchantId, Timestamp>>,
     arrived: Notify,
 }
 
@@ -139,18 +139,21 @@ struct Waiting {
 pub const RELAY_CHANNEL: &str = "stoa_relay";
 
 impl Announcer {
-    /// Says that `merchant` has committed events. Never waits.
-    pub fn announce(&self, merchant: MerchantId) {
+    /// Says that `merchant` has committed events, none of which was made before `since`: the time that was given to [`append`]. Never waits.
+    pub fn announce(&self, merchant: MerchantId, since: Timestamp) {
         self.0
             .merchants
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(merchant);
+            .entry(merchant)
+            .and_modify(|earliest| *earliest = since.min(*earliest))
+            .or_insert(since);
         self.0.arrived.notify_one();
     }
 
-    /// Waits until somebody has announced, and takes all who have. For one consumer: the relay, or [`forward`](Self::forward).
-    pub async fn next(&self) -> Vec<MerchantId> {
+    /// Waits until somebody has announced, and takes all who have, each with the time before which none of its events was made. For one consumer: the relay, or
+    /// [`forward`](Self::forward).
+    pub async fn next(&self) -> Vec<(MerchantId, Timestamp)> {
         loop {
             let merchants: Vec<_> = self
                 .0
@@ -169,8 +172,8 @@ impl Announcer {
     /// In a process without a relay: turns announcements into hints and one NOTIFY a batch, for as long as it is polled.
     pub async fn forward(&self, database: &Database) {
         loop {
-            let merchants = self.next().await;
-            if let Err(error) = store::hint(database, &merchants).await {
+            let announced = self.next().await;
+            if let Err(error) = store::hint(database, announced).await {
                 // The relay's sweep will find them.
                 tracing::warn!(error = %error, "events could not be hinted at");
             }

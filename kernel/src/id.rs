@@ -35,6 +35,16 @@ impl<T: Kind> Id<T> {
         Self::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// The least id that something made at `time` may have; the greatest of all if no id is that late.
+    pub fn least(time: Timestamp) -> Self {
+        let millis = u128::try_from(time.unix_millis()).unwrap_or(0);
+        Self::from_uuid(if millis >> 48 == 0 {
+            Uuid::from_u128(millis << 80)
+        } else {
+            Uuid::max()
+        })
+    }
+
     /// When it was made, to the millisecond.
     pub fn made_at(self) -> Timestamp {
         Timestamp::from_unix_millis(i64::try_from(self.0.as_u128() >> 80).unwrap_or_default())

@@ -266,10 +266,10 @@ impl Idempotency {
     ) -> Result<Vec<Option<Outcome<O>>>, O::Error> {
         let mut tx = self.database.enter_by_key(merchant).await?;
         match self.attempt_in(&mut tx, merchant, members).await {
-            Ok((outcomes, changed)) => {
+            Ok((outcomes, changed_at)) => {
                 tx.commit().await.map_err(db::Error::from)?;
-                if changed {
-                    self.announcer.announce(merchant);
+                if let Some(changed_at) = changed_at {
+                    self.announcer.announce(merchant, changed_at);
                 }
                 Ok(outcomes)
             }
@@ -281,13 +281,13 @@ impl Idempotency {
         }
     }
 
-    /// The outcomes, `None` where a lock is held elsewhere; and whether one of them changed something.
+    /// The outcomes, `None` where a lock is held elsewhere; and if one of them changed something, the time that they were given.
     async fn attempt_in<O: Operation>(
         &self,
         tx: &mut PgConnection,
         merchant: MerchantId,
         members: &[Identified<'_, O>],
-    ) -> Result<(Vec<Option<Outcome<O>>>, bool), O::Error> {
+    ) -> Result<(Vec<Option<Outcome<O>>>, Option<Timestamp>), O::Error> {
         let now = self.clock.now();
         let locks: Vec<i64> = members.iter().map(Identified::lock).collect();
         let taken = store::try_lock(tx, &locks).await?;
@@ -299,7 +299,7 @@ impl Idempotency {
             .filter_map(|((member, outcome), taken)| taken.then_some((*member, outcome)))
             .collect();
         if ours.is_empty() {
-            return Ok((outcomes, false));
+            return Ok((outcomes, None));
         }
         let asked: Vec<_> = ours.iter().map(|(member, _)| *member).collect();
         let kept = find_kept(tx, merchant, &asked).await?;
@@ -310,7 +310,7 @@ impl Idempotency {
                 None => fresh.push((member, outcome)),
             }
         }
-        let mut changed = false;
+        let mut changed_at = None;
         if !fresh.is_empty() {
             let calls: Vec<_> = fresh
                 .iter()
@@ -334,7 +334,7 @@ impl Idempotency {
             for ((member, outcome), result) in fresh.into_iter().zip(results) {
                 *outcome = Some(match result {
                     Ok(output) => {
-                        changed = true;
+                        changed_at = Some(now);
                         rows.push(member.row(false, &*output.without_secrets())?);
                         Ok(Answer {
                             value: output,
@@ -355,7 +355,7 @@ impl Idempotency {
             }
             store::insert(tx, merchant, O::NAME, &rows, now).await?;
         }
-        Ok((outcomes, changed))
+        Ok((outcomes, changed_at))
     }
 
     /// The kept outcome of a member's key, if there is one.

@@ -21,7 +21,6 @@ use crate::{
     client::Outcome,
     endpoint::{self, DisabledReason, EndpointId},
     event::{Event, Receiver},
-    replay::least_id,
     retry::{DeadLetterReason, Decision},
 };
 
@@ -115,6 +114,25 @@ impl Kind for Owner {
 
 pub(crate) type OwnerId = Id<Owner>;
 
+/// What a lane's row says of what was added to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Signal {
+    /// How often something was.
+    pub(crate) number: i64,
+    /// The latest time at which something was due that was added.
+    pub(crate) added_at: Option<Timestamp>,
+    /// The last number by which something was added that was not due after that.
+    pub(crate) unordered_number: i64,
+}
+
+impl Signal {
+    /// The time after which everything is due that was added since it was `seen`; `None` if there is none.
+    pub(crate) fn added_after(self, seen: Self) -> Option<Timestamp> {
+        seen.added_at
+            .filter(|_| self.unordered_number <= seen.number)
+    }
+}
+
 /// A lane as it was leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lease {
@@ -122,8 +140,8 @@ pub(crate) struct Lease {
     pub(crate) merchant: MerchantId,
     /// Which ownership this is; every change of owner raises it.
     pub(crate) fence: i64,
-    /// How often work had been added when it was last looked at.
-    pub(crate) signal: i64,
+    /// What had been added when it was last looked at.
+    pub(crate) signal: Signal,
 }
 
 /// A delivery by its key: its merchant, its endpoint, and its number in the endpoint's stream.
@@ -219,10 +237,14 @@ impl Report {
             .plus(Duration::from_millis(duration))
     }
 
-    /// Whether the delivery is over: taken, or given up on. What was answered with 410 may be sent again to where its endpoint has moved meanwhile, before
-    /// anything that waits behind it.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.decision, Decision::Delivered | Decision::DeadLetter(_))
+    /// The time before which the delivery is not due again; `None` if it is over: taken, or given up on. What was answered with 410 may be sent again to where
+    /// its endpoint has moved meanwhile, before anything that waits behind it.
+    pub(crate) fn again_at(&self) -> Option<Timestamp> {
+        match self.decision {
+            Decision::Delivered | Decision::DeadLetter(_) => None,
+            Decision::RetryAt(due_at) => Some(due_at),
+            Decision::DisableEndpoint => Some(self.attempt.started_at),
+        }
     }
 }
 
@@ -347,5 +369,5 @@ const CLOCKS_DIFFER_BY: Duration = Duration::from_hours(1);
 
 /// The id from which on attempts at `event` are found, so that days before the event are not looked into.
 pub(crate) fn first_attempt_at(event: EventId) -> AttemptId {
-    least_id(event.made_at().minus(CLOCKS_DIFFER_BY))
+    AttemptId::least(event.made_at().minus(CLOCKS_DIFFER_BY))
 }

@@ -14,12 +14,15 @@ use kernel::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::FailureKind, retry::DeadLetterReason};
+use crate::{client::FailureKind, relay::first_waiting, retry::DeadLetterReason};
 
 mod store;
 
 /// How often the [`Sampler`] asks the database: some small statements each time.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+
+/// Merchants whose outbox is looked into.
+const MERCHANTS_MAX: i64 = 500;
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +224,8 @@ impl Sampler {
         let lanes = store::resting_lanes(&mut tx).await?;
         let resting = store::oldest_due(&mut tx, &lanes, now).await?;
         let breakers = store::breakers(&mut tx, now).await?;
-        let waiting = store::oldest_waiting(&mut tx).await?;
+        let waiting = first_waiting(&mut tx, MERCHANTS_MAX).await?;
+        let waiting = waiting.iter().map(|(_, first)| first.made_at()).min();
         let queued = store::queued(&mut tx).await?;
         let replays = store::replays_running(&mut tx).await?;
         tx.commit().await?;
@@ -265,7 +269,7 @@ pub struct Sample {
     pub delivery_lag: Duration,
     /// The same of endpoints whose breaker is open or half open.
     pub resting_lag: Duration,
-    /// How long ago the oldest event in the outbox happened.
+    /// How long ago the oldest event in the outbox happened, to the millisecond.
     pub relay_lag: Duration,
     /// About how many deliveries are on the queue.
     pub queued: usize,

@@ -8,7 +8,7 @@
 //! watermark: what is in the outbox is still to be moved, whenever it was committed.
 //!
 //! Waiting merchants are found in four ways, of which the last alone is relied on: announcements within the process, hints in a table, NOTIFY, and a
-//! slow sweep over the outbox.
+//! slow sweep over the outbox. Each says from which event on the outbox is to be read: see [`Start`].
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,10 +17,16 @@ use kernel::{
     clock::{Clock, Timestamp},
     db::{Database, Error, Transaction},
     event::{Announcer, RELAY_CHANNEL},
-    id::{EventId, MerchantId},
+    id::MerchantId,
     keyring::Keyring,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,10 +39,12 @@ use crate::{
 mod filters;
 mod plan;
 mod store;
+mod waiting;
 
 use filters::Filters;
 pub(crate) use plan::resource_key;
-pub(crate) use store::raise_lanes;
+pub(crate) use store::{first_waiting, raise_lanes};
+use waiting::{Start, Waiting};
 
 /// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
@@ -49,6 +57,12 @@ const SWEEP_MERCHANTS_MAX: i64 = 10_000;
 
 /// How often the outbox is swept. The net under crashes and lost hints, so it may be slow.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// How many times as long as it took a sweep is followed by none: it reads past whatever PostgreSQL may not clear away yet.
+const SWEEP_RESTS: u32 = 20;
+
+/// The longest time between sweeps.
+const SWEEP_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// How long the relay pauses after a failure; doubled each time up to the most.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -88,6 +102,9 @@ pub struct Moved {
     /// Whether the outbox may hold more.
     pub more: bool,
 }
+
+/// Where merchants are handed in that have events waiting.
+type Found = UnboundedSender<Vec<(MerchantId, Start)>>;
 
 /// Moves events. One per process.
 #[derive(Debug, Clone)]
@@ -145,7 +162,7 @@ impl Relay {
 
     /// Moves events until `stop`; what is under way then is finished. Failures are logged and tried again, without end.
     pub async fn run(&self, stop: CancellationToken) {
-        let (found, waiting) = tokio::sync::mpsc::unbounded_channel::<Vec<MerchantId>>();
+        let (found, waiting) = unbounded_channel();
         tokio::join!(
             Box::pin(self.work(waiting, &stop)),
             stop.run_until_cancelled(Box::pin(self.hear(&found))),
@@ -158,38 +175,34 @@ impl Relay {
     /// Works for the merchants that are found, several at once, each by one task at a time.
     async fn work(
         &self,
-        mut found: tokio::sync::mpsc::UnboundedReceiver<Vec<MerchantId>>,
+        mut found: UnboundedReceiver<Vec<(MerchantId, Start)>>,
         stop: &CancellationToken,
     ) {
-        // In the order of arrival, each once. A merchant found while it is worked for gets another turn.
-        let mut waiting: Vec<MerchantId> = Vec::new();
+        // A merchant found while it is worked for gets another turn.
+        let mut waiting = Waiting::default();
         let mut working: Vec<MerchantId> = Vec::new();
         let mut turns = FuturesUnordered::new();
         loop {
             while working.len() < MERCHANTS_AT_ONCE
-                && let Some(place) = waiting
-                    .iter()
-                    .position(|merchant| !working.contains(merchant))
                 && !stop.is_cancelled()
+                && let Some((merchant, start)) =
+                    waiting.take(|merchant| !working.contains(&merchant))
             {
-                let merchant = waiting.remove(place);
                 working.push(merchant);
-                turns.push(Box::pin(
-                    async move { (merchant, self.turn(merchant).await) },
-                ));
+                turns.push(Box::pin(async move {
+                    (merchant, self.turn(merchant, start).await)
+                }));
             }
             tokio::select! {
-                Some((merchant, more)) = turns.next() => {
+                Some((merchant, again)) = turns.next() => {
                     working.retain(|other| *other != merchant);
-                    if more && !waiting.contains(&merchant) {
-                        waiting.push(merchant);
+                    if let Some(start) = again {
+                        waiting.add(merchant, start);
                     }
                 }
                 Some(merchants) = found.recv() => {
-                    for merchant in merchants {
-                        if !waiting.contains(&merchant) {
-                            waiting.push(merchant);
-                        }
+                    for (merchant, start) in merchants {
+                        waiting.add(merchant, start);
                     }
                 }
                 () = stop.cancelled(), if turns.is_empty() => return,
@@ -197,10 +210,10 @@ impl Relay {
         }
     }
 
-    /// One batch of one merchant. Says whether it should have another turn.
-    async fn turn(&self, merchant: MerchantId) -> bool {
-        match self.pass(merchant).await {
-            Ok(moved) => {
+    /// One batch of one merchant. Says from where on it should have another turn, if it should.
+    async fn turn(&self, merchant: MerchantId, start: Start) -> Option<Start> {
+        match self.pass_from(merchant, start).await {
+            Ok((moved, rest)) => {
                 crate::metrics::relayed(moved.events);
                 // Also when nothing was moved: the announcement may have been of a replay.
                 self.wake.wake();
@@ -213,29 +226,40 @@ impl Relay {
                 if moved.deliveries > 0 {
                     self.lanes_raised.notify_one();
                 }
-                moved.more
+                rest
             }
             Err(error) => {
                 tracing::warn!(error = %error, merchant.id = %merchant, "events could not be relayed");
                 // Whatever else went wrong waits for the sweep, so that it holds no turn of another merchant's.
-                error.is_retryable()
+                error.is_retryable().then_some(start)
             }
         }
     }
 
     /// Moves one batch of one merchant's events, in one transaction.
     pub async fn pass(&self, merchant: MerchantId) -> Result<Moved, Error> {
-        let now = self.clock.now();
+        let (moved, _) = self.pass_from(merchant, Start::BEGINNING).await?;
+        Ok(moved)
+    }
+
+    /// The same, of the events from `start` on. Says where the rest begins, if the outbox may hold more.
+    async fn pass_from(
+        &self,
+        merchant: MerchantId,
+        start: Start,
+    ) -> Result<(Moved, Option<Start>), Error> {
         let mut tx = self.database.begin().await?;
         let last_number = store::lock_feed(&mut tx, merchant).await?;
+        // Of one feed no relay's time is before that of the relay before it, as far as clocks agree: so what is added to a lane is due in the order of its adding.
+        let now = self.clock.now();
         self.materialise(&mut tx, merchant, now).await?;
-        let limit = i64::try_from(BATCH_EVENTS_MAX).unwrap_or(i64::MAX);
-        let mut batch = store::batch(&mut tx, merchant, limit).await?;
-        if batch.is_empty() {
+        let mut batch = store::batch(&mut tx, merchant, start, BATCH_EVENTS_MAX).await?;
+        let Some(last) = batch.last() else {
             tx.commit().await?;
-            return Ok(Moved::default());
-        }
+            return Ok((Moved::default(), None));
+        };
         let more = batch.len() >= BATCH_EVENTS_MAX;
+        let rest = more.then(|| start.behind(last.id, last.priority > 0));
         if more {
             // The cut may have parted a resource's events, as may their priorities: those of earlier versions come along.
             let earlier = store::earlier(&mut tx, merchant, &batch).await?;
@@ -256,11 +280,10 @@ impl Relay {
             store::data(&mut tx, merchant, &judged).await?
         };
         let mut interest = plan::interest(&batch, merchant, &data, &audience);
-        let ids: Vec<EventId> = batch.iter().map(|event| event.id).collect();
         let numbers: Vec<i64> = (last_number.saturating_add(1)..)
             .take(batch.len())
             .collect();
-        store::move_events(&mut tx, merchant, &ids, &numbers).await?;
+        store::move_events(&mut tx, merchant, &batch, &numbers).await?;
         store::advance_feed(
             &mut tx,
             merchant,
@@ -300,7 +323,7 @@ impl Relay {
                 .collect();
             store::insert_streams(&mut tx, merchant, &entries).await?;
             store::advance_cursors(&mut tx, merchant, &interest, &cursors).await?;
-            store::insert_deliveries(&mut tx, merchant, &deliveries, now).await?;
+            let hurried = store::insert_deliveries(&mut tx, merchant, &deliveries, now).await?;
             moved.stream_entries = entries.len();
             moved.deliveries = deliveries.len();
             // Last, because the lanes are shared with the workers of everybody.
@@ -309,7 +332,7 @@ impl Relay {
                 .filter(|entry| entry.outlet == Outlet::Sent);
             let mut lanes: Vec<EndpointId> = sent.map(|entry| entry.endpoint).collect();
             lanes.dedup();
-            store::raise_lanes(&mut tx, &lanes, now).await?;
+            store::raise_lanes(&mut tx, &lanes, &hurried, now).await?;
         }
         tx.commit().await?;
         tracing::debug!(
@@ -318,7 +341,7 @@ impl Relay {
             deliveries = moved.deliveries,
             "relayed"
         );
-        Ok(moved)
+        Ok((moved, rest))
     }
 
     /// Has the merchant's parts of apps' endpoints follow those. One that can't be read keeps no event waiting.
@@ -339,12 +362,19 @@ impl Relay {
     }
 
     /// Announcements of this process.
-    async fn hear(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
-        while found.send(self.announcer.next().await).is_ok() {}
+    async fn hear(&self, found: &Found) {
+        loop {
+            let announced = self.announcer.next().await;
+            let starts = announced
+                .into_iter()
+                .map(|(merchant, since)| (merchant, Start::since(since)));
+            // The receiver ends with the process.
+            let _ = found.send(starts.collect());
+        }
     }
 
     /// Hints of other processes, as soon as they notify.
-    async fn listen(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
+    async fn listen(&self, found: &Found) {
         let mut pause = PAUSE_FIRST;
         loop {
             let heard = async {
@@ -353,7 +383,6 @@ impl Relay {
                 loop {
                     listener.recv().await?;
                     let hinted = store::take_hints(&self.database).await?;
-                    // The receiver ends with the process.
                     let _ = found.send(hinted);
                 }
             };
@@ -367,16 +396,31 @@ impl Relay {
     }
 
     /// The net: whatever is in the outbox, and hints whose NOTIFY was lost.
-    async fn sweep(&self, found: &tokio::sync::mpsc::UnboundedSender<Vec<MerchantId>>) {
+    async fn sweep(&self, found: &Found) {
         loop {
-            match store::waiting(&self.database, SWEEP_MERCHANTS_MAX).await {
+            let started = Instant::now();
+            match self.waiting().await {
                 Ok(merchants) => {
                     let _ = found.send(merchants);
                 }
                 Err(error) => tracing::warn!(error = %error, "the outbox could not be swept"),
             }
-            tokio::time::sleep(SWEEP_EVERY).await;
+            let rest = started.elapsed().saturating_mul(SWEEP_RESTS);
+            tokio::time::sleep(rest.clamp(SWEEP_EVERY, SWEEP_AFTER_MAX)).await;
         }
+    }
+
+    /// Whoever has events in the outbox, hinted at or not.
+    async fn waiting(&self) -> Result<Vec<(MerchantId, Start)>, Error> {
+        let mut merchants = store::take_hints(&self.database).await?;
+        let mut tx = self.database.begin().await?;
+        let first = store::first_waiting(&mut tx, SWEEP_MERCHANTS_MAX).await?;
+        tx.commit().await?;
+        let starts = first
+            .into_iter()
+            .map(|(merchant, first)| (merchant, Start::at(first)));
+        merchants.extend(starts);
+        Ok(merchants)
     }
 
     /// Tells the workers of other processes, at once when it has been quiet and coalesced when it has not.

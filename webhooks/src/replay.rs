@@ -149,8 +149,10 @@ impl Selection {
     /// The least and the first too great id of the events that it may name, as far as times say. An event's id carries its time to the millisecond.
     fn event_bounds(&self) -> (EventId, EventId) {
         (
-            self.since.map_or(EventId::from_uuid(Uuid::nil()), least_id),
-            self.until.map_or(EventId::from_uuid(Uuid::max()), least_id),
+            self.since
+                .map_or(EventId::from_uuid(Uuid::nil()), EventId::least),
+            self.until
+                .map_or(EventId::from_uuid(Uuid::max()), EventId::least),
         )
     }
 
@@ -179,16 +181,6 @@ impl Selection {
             .as_deref()
             .zip(self.resource_id.as_deref())
     }
-}
-
-/// The least id that something made at `time` may have; the greatest of all if no id is that late.
-pub(crate) fn least_id<T: Kind>(time: Timestamp) -> Id<T> {
-    let millis = u64::try_from(time.unix_millis()).unwrap_or(0);
-    Id::from_uuid(if millis >> 48 == 0 {
-        Uuid::from_u128(u128::from(millis) << 80)
-    } else {
-        Uuid::max()
-    })
 }
 
 impl Validate for Selection {
@@ -378,7 +370,9 @@ pub(crate) async fn queue_again(
     store::bring_forward(&mut *tx, merchant, endpoint.id, &chosen, now).await?;
     store::mark_dead_letters(&mut *tx, merchant, endpoint.id, &[sequence], now).await?;
     if outlet == Outlet::Sent {
-        raise_lanes(tx, &[endpoint.id], now).await?;
+        // What was on the queue already is due when it was.
+        let lane = [endpoint.id];
+        raise_lanes(tx, &lane, &lane, now).await?;
     }
     Ok(detail.event)
 }

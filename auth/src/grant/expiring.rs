@@ -43,7 +43,7 @@ pub async fn announce(
         }
         tx.commit().await.map_err(db::Error::from)?;
         for grant in &grants {
-            announcer.announce(grant.merchant_id);
+            announcer.announce(grant.merchant_id, now);
         }
         count = count.saturating_add(grants.len());
         if i64::try_from(grants.len()).unwrap_or(0) < BATCH {

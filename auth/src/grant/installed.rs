@@ -180,7 +180,7 @@ impl Grants {
             audit::record(&mut tx, Log::Merchant(merchant), caller, now, &entry).await?;
         }
         tx.commit().await.map_err(db::Error::from)?;
-        self.announcer.announce(merchant);
+        self.announcer.announce(merchant, now);
         Ok(revoked.grant)
     }
 }

@@ -422,7 +422,7 @@ impl Session {
                 .ok_or_else(|| Stop::Interrupted(Interruption::taken_over()));
         };
         tx.commit().await.map_err(db::Error::from)?;
-        self.importer.announcer.announce(merchant);
+        self.importer.announcer.announce(merchant, now);
         Ok(advanced.import)
     }
 
@@ -478,7 +478,7 @@ impl Session {
         };
         event::append(&mut tx, merchant, self.actor.request, now, &[event]).await?;
         tx.commit().await.map_err(db::Error::from)?;
-        self.importer.announcer.announce(merchant);
+        self.importer.announcer.announce(merchant, now);
         Ok(import)
     }
 }

@@ -96,17 +96,24 @@ pub(super) async fn insert(
     Ok(ids)
 }
 
-pub(super) async fn hint(database: &Database, merchants: &[MerchantId]) -> Result<(), Error> {
+pub(super) async fn hint(
+    database: &Database,
+    mut announced: Vec<(MerchantId, Timestamp)>,
+) -> Result<(), Error> {
     // In one order: two processes that hint at the same merchants would otherwise wait for each other.
-    let mut merchants = merchants.to_vec();
-    merchants.sort_unstable();
+    announced.sort_unstable();
+    let (merchants, times): (Vec<MerchantId>, Vec<Timestamp>) = announced.into_iter().unzip();
     let mut tx = database.begin().await?;
+    // A hint without a time, as older processes leave it, stays one: it says more.
     sqlx::query!(
-        "insert into relay_hints (merchant_id)
-        select merchant_id
-        from unnest($1::uuid[]) as hint (merchant_id)
-        on conflict (merchant_id) do nothing",
+        "insert into relay_hints (merchant_id, since)
+        select merchant_id, since
+        from unnest($1::uuid[], $2::timestamptz[]) as hint (merchant_id, since)
+        on conflict (merchant_id) do update
+        set since = excluded.since
+        where excluded.since < relay_hints.since",
         &merchants as &[MerchantId],
+        &times as &[Timestamp],
     )
     .execute(&mut *tx)
     .await?;

@@ -1,6 +1,6 @@
 //! The outbox: events commit with their change or not at all, and announcements are not lost.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use kernel::{
     event::{Announcer, NewEvent, RELAY_CHANNEL, ResourceRef, SealedPersonal, append},
@@ -174,7 +174,7 @@ async fn no_announcement_is_lost_while_the_relay_is_busy() {
         let (announcer, merchants) = (announcer.clone(), merchants.clone());
         tokio::spawn(async move {
             for merchant in merchants {
-                announcer.announce(merchant);
+                announcer.announce(merchant, now);
                 tokio::task::yield_now().await;
             }
         })
@@ -183,10 +183,24 @@ async fn no_announcement_is_lost_while_the_relay_is_busy() {
     while told.len() < merchants.len() {
         let batch = soon(announcer.next()).await;
         assert!(!batch.is_empty());
-        told.extend(batch);
+        told.extend(batch.into_iter().map(|(merchant, _)| merchant));
     }
     announcing.await.unwrap();
     assert_eq!(told, merchants);
+}
+
+#[tokio::test]
+async fn who_is_announced_more_than_once_is_announced_since_the_earliest() {
+    let announcer = Announcer::default();
+    let now = kernel::clock::Clock::system().now();
+    let merchant = MerchantId::new(now);
+    let earliest = now.minus(Duration::from_secs(2));
+    for since in [now.minus(Duration::from_secs(1)), earliest, now] {
+        announcer.announce(merchant, since);
+    }
+    assert_eq!(soon(announcer.next()).await, [(merchant, earliest)]);
+    announcer.announce(merchant, now);
+    assert_eq!(soon(announcer.next()).await, [(merchant, now)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -210,12 +224,29 @@ async fn a_process_without_a_relay_leaves_hints_and_wakes_the_others() {
         );
         world.database.count(&count).await.unwrap() == 1
     };
-    announcer.announce(world.a);
+    announcer.announce(world.a, world.now);
     soon(listener.recv()).await.unwrap();
     assert!(
         hinted(world.a).await,
         "the hint is there before anybody is woken"
     );
+
+    // An earlier time of one who is hinted at already is kept, and a later one is not.
+    let since = async |merchant: MerchantId| {
+        let earliest = format!(
+            "select (extract(epoch from '{}'::timestamptz - since) * 1000)::bigint from relay_hints where merchant_id = '{}'",
+            world.now,
+            merchant.uuid()
+        );
+        world.database.count(&earliest).await.unwrap()
+    };
+    let earlier = |millis| world.now.minus(Duration::from_millis(millis));
+    assert_eq!(since(world.a).await, 0);
+    for (millis, kept) in [(20, 20), (10, 20)] {
+        announcer.announce(world.a, earlier(millis));
+        soon(listener.recv()).await.unwrap();
+        assert_eq!(since(world.a).await, kept);
+    }
 
     // While hints can't be written the process lives on, and hints again when they can.
     let mut owner = world.database.owner().await.unwrap();
@@ -223,14 +254,14 @@ async fn a_process_without_a_relay_leaves_hints_and_wakes_the_others() {
         .execute("alter table relay_hints rename to relay_hints_away")
         .await
         .unwrap();
-    announcer.announce(world.a);
+    announcer.announce(world.a, world.now);
     owner
         .execute("alter table relay_hints_away rename to relay_hints")
         .await
         .unwrap();
-    announcer.announce(world.b);
+    announcer.announce(world.b, world.now);
     until(async || {
-        announcer.announce(world.b);
+        announcer.announce(world.b, world.now);
         hinted(world.b).await
     })
     .await;
@@ -247,7 +278,7 @@ async fn processes_that_hint_at_the_same_merchants_do_not_deadlock() {
             .map(|_| {
                 let (announcer, api) = (Announcer::default(), world.database.api());
                 for &merchant in &merchants {
-                    announcer.announce(merchant);
+                    announcer.announce(merchant, world.now);
                 }
                 tokio::spawn(async move { announcer.forward(&api).await })
             })

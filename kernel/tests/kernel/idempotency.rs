@@ -423,8 +423,15 @@ async fn only_what_was_done_is_announced() {
         .unwrap_err();
     let mut other = actor.clone();
     other.merchant = world.b;
+    let clock = kernel::clock::Clock::system();
+    let now = clock.now();
     process.once(&other, "k", "one").await.unwrap();
-    assert_eq!(crate::soon(process.announcer.next()).await, [world.b]);
+    let announced = crate::soon(process.announcer.next()).await;
+    assert_eq!(announced.len(), 1, "{announced:?}");
+    // Since the time that its events have.
+    let (merchant, since) = announced[0];
+    assert_eq!(merchant, world.b);
+    assert!(since >= now && since <= clock.now(), "{since}");
 }
 
 #[test]

@@ -16,13 +16,37 @@ use kernel::{
 use sqlx::PgConnection;
 
 use super::{
-    Attempt, AttemptId, Due, Lease, Made, OwnerId, Place, Report, Target, first_attempt_at,
+    Attempt, AttemptId, Due, Lease, Made, OwnerId, Place, Report, Signal, Target, first_attempt_at,
     runs::Run,
 };
 use crate::{endpoint::EndpointId, event::GrantRow, worker::Want};
 
 /// Attempts that a dead letter copies at most: those of the schedule, and of some replays.
 const ATTEMPTS_MAX: i64 = 100;
+
+struct LeaseRow {
+    endpoint: EndpointId,
+    merchant: MerchantId,
+    fence: i64,
+    signal: i64,
+    added_at: Option<Timestamp>,
+    unordered_signal: i64,
+}
+
+impl From<LeaseRow> for Lease {
+    fn from(row: LeaseRow) -> Self {
+        Self {
+            endpoint: row.endpoint,
+            merchant: row.merchant,
+            fence: row.fence,
+            signal: Signal {
+                number: row.signal,
+                added_at: row.added_at,
+                unordered_number: row.unordered_signal,
+            },
+        }
+    }
+}
 
 /// Leases up to `limit` lanes that are due and nobody's, the longest due first, leaving out merchants who have their share. With each comes how often its
 /// breaker had opened.
@@ -55,6 +79,8 @@ pub(crate) async fn lease(
             lanes.merchant_id as "merchant: MerchantId",
             lanes.fence,
             lanes.signal,
+            lanes.added_at as "added_at: Timestamp",
+            lanes.unordered_signal,
             lanes.breaker_count"#,
         owner as OwnerId,
         now as Timestamp,
@@ -65,13 +91,16 @@ pub(crate) async fn lease(
     .fetch_all(tx)
     .await?;
     let leases = rows.into_iter().map(|row| {
-        let lease = Lease {
+        let lease = LeaseRow {
             endpoint: row.endpoint,
             merchant: row.merchant,
             fence: row.fence,
             signal: row.signal,
+            added_at: row.added_at,
+            unordered_signal: row.unordered_signal,
         };
-        (lease, u32::try_from(row.breaker_count).unwrap_or(0))
+        let breaker_openings = u32::try_from(row.breaker_count).unwrap_or(0);
+        (Lease::from(lease), breaker_openings)
     });
     Ok(leases.collect())
 }
@@ -84,8 +113,8 @@ pub(crate) async fn renew(
     until: Timestamp,
 ) -> Result<Vec<Lease>, Error> {
     let mut tx = database.begin().await?;
-    let leases = sqlx::query_as!(
-        Lease,
+    let rows = sqlx::query_as!(
+        LeaseRow,
         r#"with locked as (
             select endpoint_id
             from lanes
@@ -103,7 +132,9 @@ pub(crate) async fn renew(
             lanes.endpoint_id as "endpoint: EndpointId",
             lanes.merchant_id as "merchant: MerchantId",
             lanes.fence,
-            lanes.signal"#,
+            lanes.signal,
+            lanes.added_at as "added_at: Timestamp",
+            lanes.unordered_signal"#,
         owner as OwnerId,
         endpoints as &[EndpointId],
         until as Timestamp,
@@ -111,7 +142,7 @@ pub(crate) async fn renew(
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(leases)
+    Ok(rows.into_iter().map(Lease::from).collect())
 }
 
 /// The lanes of this owner as they now are: what was added shows in their signals.
@@ -120,13 +151,15 @@ pub(crate) async fn look(
     owner: OwnerId,
     endpoints: &[EndpointId],
 ) -> Result<Vec<Lease>, Error> {
-    let leases = sqlx::query_as!(
-        Lease,
+    let rows = sqlx::query_as!(
+        LeaseRow,
         r#"select
             endpoint_id as "endpoint: EndpointId",
             merchant_id as "merchant: MerchantId",
             fence,
-            signal
+            signal,
+            added_at as "added_at: Timestamp",
+            unordered_signal
         from lanes
         where endpoint_id = any($2)
             and owner = $1"#,
@@ -135,7 +168,7 @@ pub(crate) async fn look(
     )
     .fetch_all(tx)
     .await?;
-    Ok(leases)
+    Ok(rows.into_iter().map(Lease::from).collect())
 }
 
 /// Due deliveries of the lanes that want some, of each priority up to the number that is wanted, behind those that were read before.
@@ -705,7 +738,7 @@ pub(crate) async fn release(
 ) -> Result<Vec<EndpointId>, Error> {
     let endpoints: Vec<EndpointId> = lanes.iter().map(|lane| lane.lease.endpoint).collect();
     let fences: Vec<i64> = lanes.iter().map(|lane| lane.lease.fence).collect();
-    let signals: Vec<i64> = lanes.iter().map(|lane| lane.lease.signal).collect();
+    let signals: Vec<i64> = lanes.iter().map(|lane| lane.lease.signal.number).collect();
     let times: Vec<Option<Timestamp>> = lanes.iter().map(|lane| lane.due_at).collect();
     let breaker_counts: Vec<i32> = lanes
         .iter()

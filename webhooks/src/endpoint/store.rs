@@ -552,7 +552,7 @@ pub(crate) async fn disable(
     Ok(Some(endpoint))
 }
 
-/// Tells whoever owns the lane, or will, that there is something to look at; `due_at` null if nothing may be sent.
+/// Tells whoever owns the lane, or will, that there is something to look at, from its beginning; `due_at` null if nothing may be sent.
 pub(crate) async fn raise_lane(
     tx: &mut PgConnection,
     id: EndpointId,
@@ -563,7 +563,8 @@ pub(crate) async fn raise_lane(
         set due_at = $2,
             breaker_count = 0,
             rest_until = null,
-            signal = signal + 1
+            signal = signal + 1,
+            unordered_signal = signal + 1
         where endpoint_id = $1",
         id as EndpointId,
         due_at as Option<Timestamp>,

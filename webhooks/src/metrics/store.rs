@@ -16,9 +16,6 @@ const LANES_MAX: i64 = 500;
 /// Breakers that are counted at most.
 const BREAKERS_MAX: i64 = 10_000;
 
-/// Merchants whose outbox is looked into.
-const MERCHANTS_MAX: i64 = 500;
-
 /// Replays that are counted at most.
 const REPLAYS_MAX: i64 = 10_000;
 
@@ -95,40 +92,6 @@ pub(super) async fn oldest_due(
         &merchants as &[MerchantId],
         &endpoints as &[EndpointId],
         now as Timestamp,
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(oldest)
-}
-
-/// When the oldest event in the outbox happened: of each merchant the first by its id, found by skipping from merchant to merchant.
-pub(super) async fn oldest_waiting(tx: &mut PgConnection) -> Result<Option<Timestamp>, Error> {
-    let oldest = sqlx::query_scalar!(
-        r#"with recursive waiting as (
-            (
-                select merchant_id, occurred_at
-                from outbox
-                order by merchant_id, id
-                limit 1
-            )
-            union all
-            select next.merchant_id, next.occurred_at
-            from waiting
-            cross join lateral (
-                select outbox.merchant_id, outbox.occurred_at
-                from outbox
-                where outbox.merchant_id > waiting.merchant_id
-                order by outbox.merchant_id, outbox.id
-                limit 1
-            ) as next
-        )
-        select min(occurred_at) as "oldest: Timestamp"
-        from (
-            select occurred_at
-            from waiting
-            limit $1
-        ) as looked_at"#,
-        MERCHANTS_MAX,
     )
     .fetch_one(tx)
     .await?;

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) id: EventId,
+    /// Where its row lies (`ctid`), for as long as the merchant's feed is locked: rows of the outbox do not change, and nobody else takes them out.
+    pub(super) place: String,
     pub(super) kind: String,
     pub(super) resource_kind: String,
     pub(super) resource_id: String,
@@ -154,7 +156,7 @@ pub(super) fn interest<'b>(
 }
 
 /// The events whose data somebody's condition looks at.
-pub(super) fn needs_data(batch: &[Pending], audience: &[Audience]) -> Vec<EventId> {
+pub(super) fn needs_data<'b>(batch: &'b [Pending], audience: &[Audience]) -> Vec<&'b Pending> {
     let curious: Vec<&Filter> = audience
         .iter()
         .map(|one| &*one.filter)
@@ -163,7 +165,7 @@ pub(super) fn needs_data(batch: &[Pending], audience: &[Audience]) -> Vec<EventI
     let looked_at = batch
         .iter()
         .filter(|event| curious.iter().any(|filter| filter.wants_type(&event.kind)));
-    looked_at.map(|event| event.id).collect()
+    looked_at.collect()
 }
 
 fn concerns(
@@ -234,6 +236,7 @@ mod tests {
         let at = Timestamp::from_unix_millis(millis);
         Pending {
             id: EventId::new(at),
+            place: "(0,1)".to_owned(),
             kind: "order.placed".to_owned(),
             resource_kind: "order".to_owned(),
             resource_id: resource.to_owned(),
@@ -365,7 +368,7 @@ mod tests {
         };
         let batch = [cheap.clone(), dear.clone(), other];
         let audience = [one];
-        assert_eq!(needs_data(&batch, &audience), [cheap.id, dear.id]);
+        assert_eq!(needs_data(&batch, &audience), [&cheap, &dear]);
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         let data = HashMap::from([
             (cheap.id, raw(r#"{"total": "99.99"}"#)),

@@ -19,6 +19,7 @@ use sqlx::{PgConnection, types::Json};
 use super::{
     filters::Filters,
     plan::{Audience, Entry, Interest, Pending},
+    waiting::Start,
 };
 use crate::{
     endpoint::{
@@ -76,30 +77,51 @@ pub(super) async fn advance_feed(
     Ok(())
 }
 
-/// Some of what waits in the outbox, what somebody waits for before bulk. Its statement begins after the feed was locked, so it sees whatever earlier relays have left.
+/// Some of what waits in the outbox from `start` on, what somebody waits for before bulk. Its statement begins after the feed was locked, so it sees whatever
+/// earlier relays have left.
 pub(super) async fn batch(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    limit: i64,
+    start: Start,
+    events_max: usize,
 ) -> Result<Vec<Pending>, Error> {
+    let limit = i64::try_from(events_max).unwrap_or(i64::MAX);
+    // A range of the index for each priority.
     let rows = sqlx::query_as!(
         Pending,
         r#"select
-            id as "id: EventId",
-            type as kind,
-            resource_type as resource_kind,
-            resource_id,
-            resource_version,
-            scope,
-            locations as "locations: Vec<LocationId>",
-            occurred_at as "occurred_at: Timestamp",
-            priority,
+            id as "id!: EventId",
+            ctid::text as "place!",
+            type as "kind!",
+            resource_type as "resource_kind!",
+            resource_id as "resource_id!",
+            resource_version as "resource_version!",
+            scope as "scope!",
+            locations as "locations!: Vec<LocationId>",
+            occurred_at as "occurred_at!: Timestamp",
+            priority as "priority!",
             octet_length(data::text) as "data_bytes!"
-        from outbox
-        where merchant_id = $1
+        from (
+            (select id, ctid, type, resource_type, resource_id, resource_version, scope, locations, occurred_at, priority, data
+            from outbox
+            where merchant_id = $1
+                and (priority, id) >= (0::smallint, $2)
+                and priority < 1
+            order by priority, id
+            limit $4)
+            union all
+            (select id, ctid, type, resource_type, resource_id, resource_version, scope, locations, occurred_at, priority, data
+            from outbox
+            where merchant_id = $1
+                and (priority, id) >= (1::smallint, $3)
+            order by priority, id
+            limit $4)
+        ) as waiting
         order by priority, id
-        limit $2"#,
+        limit $4"#,
         merchant as MerchantId,
+        start.normal as EventId,
+        start.bulk as EventId,
         limit,
     )
     .fetch_all(tx)
@@ -131,23 +153,28 @@ pub(super) async fn earlier(
     let rows = sqlx::query_as!(
         Pending,
         r#"select
-            outbox.id as "id: EventId",
-            outbox.type as kind,
-            outbox.resource_type as resource_kind,
-            outbox.resource_id,
-            outbox.resource_version,
-            outbox.scope,
-            outbox.locations as "locations: Vec<LocationId>",
-            outbox.occurred_at as "occurred_at: Timestamp",
-            outbox.priority,
-            octet_length(outbox.data::text) as "data_bytes!"
-        from outbox
-        join unnest($2::text[], $3::text[], $4::bigint[]) as latest (kind, id, version)
-            on outbox.resource_type = latest.kind
-            and outbox.resource_id = latest.id
-            and outbox.resource_version < latest.version
-        where outbox.merchant_id = $1
-            and outbox.id <> all($5)"#,
+            earlier.id as "id: EventId",
+            earlier.ctid::text as "place!",
+            earlier.type as kind,
+            earlier.resource_type as resource_kind,
+            earlier.resource_id,
+            earlier.resource_version,
+            earlier.scope,
+            earlier.locations as "locations: Vec<LocationId>",
+            earlier.occurred_at as "occurred_at: Timestamp",
+            earlier.priority,
+            octet_length(earlier.data::text) as "data_bytes!"
+        from unnest($2::text[], $3::text[], $4::bigint[]) as latest (kind, id, version)
+        cross join lateral (
+            select id, ctid, type, resource_type, resource_id, resource_version, scope, locations, occurred_at, priority, data
+            from outbox
+            where outbox.merchant_id = $1
+                and outbox.resource_type = latest.kind
+                and outbox.resource_id = latest.id
+                and outbox.resource_version < latest.version
+                and outbox.id <> all($5)
+            order by outbox.resource_version
+        ) as earlier"#,
         merchant as MerchantId,
         &kinds as &[&str],
         &ids as &[&str],
@@ -266,15 +293,21 @@ pub(super) async fn outlets(
 pub(super) async fn data(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    ids: &[EventId],
+    events: &[&Pending],
 ) -> Result<HashMap<EventId, Box<RawValue>>, Error> {
+    let places: Vec<&str> = events.iter().map(|event| &*event.place).collect();
     let rows = sqlx::query!(
-        r#"select id as "id: EventId", data as "data: Json<Box<RawValue>>"
-        from outbox
-        where merchant_id = $1
-            and id = any($2)"#,
+        r#"select found.id as "id: EventId", found.data as "data: Json<Box<RawValue>>"
+        from unnest($2::text[]::tid[]) as event (place)
+        cross join lateral (
+            select id, data
+            from outbox
+            where outbox.merchant_id = $1
+                and outbox.ctid = event.place
+            limit 1
+        ) as found"#,
         merchant as MerchantId,
-        ids as &[EventId],
+        &places as &[&str],
     )
     .fetch_all(tx)
     .await?;
@@ -282,35 +315,51 @@ pub(super) async fn data(
 }
 
 /// Moves these events from the outbox to the history, under these numbers of the feed. Their data never leaves the database.
+///
+/// By where they lie: a plan that finds them by their ids, made while the outbox was short, would read all of a long one.
 pub(super) async fn move_events(
     tx: &mut PgConnection,
     merchant: MerchantId,
-    ids: &[EventId],
+    events: &[Pending],
     numbers: &[i64],
 ) -> Result<(), Error> {
+    let places: Vec<&str> = events.iter().map(|event| &*event.place).collect();
     sqlx::query!(
         "insert into events
             (merchant_id, id, feed_number, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id,
              personal, request_id, occurred_at, trace_parent)
-        select outbox.merchant_id, outbox.id, numbered.feed_number, outbox.type, outbox.resource_type, outbox.resource_id,
-            outbox.resource_version, outbox.scope, outbox.locations, outbox.data, outbox.subject_id, outbox.personal,
-            outbox.request_id, outbox.occurred_at, outbox.trace_parent
-        from outbox
-        join unnest($2::uuid[], $3::bigint[]) as numbered (id, feed_number)
-            on numbered.id = outbox.id
-        where outbox.merchant_id = $1",
+        select moved.merchant_id, moved.id, numbered.feed_number, moved.type, moved.resource_type, moved.resource_id, moved.resource_version,
+            moved.scope, moved.locations, moved.data, moved.subject_id, moved.personal, moved.request_id, moved.occurred_at, moved.trace_parent
+        from unnest($2::text[]::tid[], $3::bigint[]) as numbered (place, feed_number)
+        cross join lateral (
+            select merchant_id, id, type, resource_type, resource_id, resource_version, scope, locations, data, subject_id, personal, request_id,
+                occurred_at, trace_parent
+            from outbox
+            where outbox.merchant_id = $1
+                and outbox.ctid = numbered.place
+            limit 1
+        ) as moved",
         merchant as MerchantId,
-        ids as &[EventId],
+        &places as &[&str],
         numbers,
     )
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
         "delete from outbox
-        where merchant_id = $1
-            and id = any($2)",
+        where ctid = any (array (
+            select found.ctid
+            from unnest($2::text[]::tid[]) as moved (place)
+            cross join lateral (
+                select ctid
+                from outbox
+                where outbox.merchant_id = $1
+                    and outbox.ctid = moved.place
+                limit 1
+            ) as found
+        ))",
         merchant as MerchantId,
-        ids as &[EventId],
+        &places as &[&str],
     )
     .execute(tx)
     .await?;
@@ -396,15 +445,15 @@ pub(super) async fn insert_streams(
     Ok(())
 }
 
-/// Queues deliveries, and gives what waits of their ordered resources at a lower priority the same one: it has to go first.
+/// Queues deliveries, and gives what waits of their ordered resources at a lower priority the same one: it has to go first. Says on whose queues that was.
 pub(super) async fn insert_deliveries(
     tx: &mut PgConnection,
     merchant: MerchantId,
     entries: &[Entry],
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Vec<EndpointId>, Error> {
     if entries.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let endpoints: Vec<EndpointId> = entries.iter().map(|entry| entry.endpoint).collect();
     let events: Vec<EventId> = entries.iter().map(|entry| entry.event).collect();
@@ -435,31 +484,35 @@ pub(super) async fn insert_deliveries(
         .filter(|entry| entry.priority == 0 && entry.resource_key.is_some())
         .collect();
     if urgent.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let endpoints: Vec<EndpointId> = urgent.iter().map(|entry| entry.endpoint).collect();
     let resources: Vec<Option<i64>> = urgent.iter().map(|entry| entry.resource_key).collect();
-    sqlx::query!(
-        "update deliveries
+    let mut hurried = sqlx::query_scalar!(
+        r#"update deliveries
         set priority = 0
         from unnest($2::uuid[], $3::bigint[]) as urgent (endpoint_id, resource_key)
         where deliveries.merchant_id = $1
             and deliveries.endpoint_id = urgent.endpoint_id
             and deliveries.resource_key = urgent.resource_key
-            and deliveries.priority = 1",
+            and deliveries.priority = 1
+        returning deliveries.endpoint_id as "endpoint: EndpointId""#,
         merchant as MerchantId,
         &endpoints as &[EndpointId],
         &resources as &[Option<i64>],
     )
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(())
+    hurried.dedup();
+    Ok(hurried)
 }
 
-/// Makes lanes due, and raises their signals so that no owner lets go of one without having seen what was added.
+/// Makes lanes due, and raises their signals so that no owner lets go of one without having seen what was added. What was added to them is due at `now` or
+/// later, except for those in `unordered`.
 pub(crate) async fn raise_lanes(
     tx: &mut PgConnection,
     endpoints: &[EndpointId],
+    unordered: &[EndpointId],
     now: Timestamp,
 ) -> Result<(), Error> {
     if endpoints.is_empty() {
@@ -475,11 +528,17 @@ pub(crate) async fn raise_lanes(
         )
         update lanes
         set due_at = least(lanes.due_at, greatest(lanes.rest_until, $2)),
-            signal = lanes.signal + 1
+            signal = lanes.signal + 1,
+            added_at = greatest(lanes.added_at, $2),
+            unordered_signal = case
+                when $2 <= lanes.added_at or lanes.endpoint_id = any($3) then lanes.signal + 1
+                else lanes.unordered_signal
+            end
         from locked
         where lanes.endpoint_id = locked.endpoint_id",
         endpoints as &[EndpointId],
         now as Timestamp,
+        unordered as &[EndpointId],
     )
     .execute(tx)
     .await?;
@@ -487,31 +546,54 @@ pub(crate) async fn raise_lanes(
 }
 
 /// Takes the hints that other processes have left.
-pub(super) async fn take_hints(database: &Database) -> Result<Vec<MerchantId>, Error> {
+pub(super) async fn take_hints(database: &Database) -> Result<Vec<(MerchantId, Start)>, Error> {
     let mut tx = database.begin().await?;
-    let merchants = sqlx::query_scalar!(
+    let rows = sqlx::query!(
         r#"delete from relay_hints
-        returning merchant_id as "merchant_id: MerchantId""#,
+        returning merchant_id as "merchant: MerchantId", since as "since: Timestamp""#,
     )
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(merchants)
+    let hinted = rows.into_iter().map(|row| {
+        let start = row.since.map_or(Start::BEGINNING, Start::since);
+        (row.merchant, start)
+    });
+    Ok(hinted.collect())
 }
 
-/// Merchants with events in the outbox, hinted at or not.
-pub(super) async fn waiting(database: &Database, limit: i64) -> Result<Vec<MerchantId>, Error> {
-    let mut merchants = take_hints(database).await?;
-    let mut tx = database.begin().await?;
-    let found = sqlx::query_scalar!(
-        r#"select distinct merchant_id as "merchant_id: MerchantId"
-        from outbox
+/// Merchants with events in the outbox, each with the first of them. The index is asked for the first event behind each merchant, so that no backlog is read
+/// through.
+pub(crate) async fn first_waiting(
+    tx: &mut PgConnection,
+    merchants_max: i64,
+) -> Result<Vec<(MerchantId, EventId)>, Error> {
+    let rows = sqlx::query!(
+        r#"with recursive waiting as (
+            (select merchant_id, id
+            from outbox
+            order by merchant_id, id
+            limit 1)
+            union all
+            select next.merchant_id, next.id
+            from waiting
+            cross join lateral (
+                select merchant_id, id
+                from outbox
+                where outbox.merchant_id > waiting.merchant_id
+                order by merchant_id, id
+                limit 1
+            ) as next
+        )
+        select merchant_id as "merchant!: MerchantId", id as "first!: EventId"
+        from waiting
         limit $1"#,
-        limit,
+        merchants_max,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(tx)
     .await?;
-    tx.commit().await?;
-    merchants.extend(found);
-    Ok(merchants)
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.merchant, row.first))
+        .collect())
 }

@@ -185,7 +185,7 @@ impl Replayer {
         store::advance(&mut tx, merchant, &replay).await?;
         if !added.is_empty() && target.outlet() == Outlet::Sent {
             // Last, because the lanes are shared with the workers of everybody.
-            raise_lanes(&mut tx, &[endpoint], now).await?;
+            raise_lanes(&mut tx, &[endpoint], &[], now).await?;
         }
         tx.commit().await?;
         crate::metrics::replayed(added.len());

@@ -12,6 +12,7 @@ use crate::{
     client::{Answer, Failure, FailureKind, Outcome},
     delivery::{Attempt, Lease, OwnerId, Report, Settled, fare, settle, store},
     event,
+    relay::raise_lanes,
     retry::{DeadLetterReason, Decision},
 };
 
@@ -103,6 +104,56 @@ async fn world_with_lane() -> (World, Vec<EventId>) {
         .await;
     world.relay_all().await;
     (world, events)
+}
+
+#[tokio::test]
+async fn a_lane_says_after_which_time_everything_is_due_that_was_added() {
+    let (world, _) = world_with_lane().await;
+    let owner = OwnerId::new(world.clock.now());
+    let first = lease(&world, owner).await[0];
+    let look = async || {
+        let mut tx = world.worker.begin().await.unwrap();
+        let seen = store::look(&mut tx, owner, &[first.endpoint])
+            .await
+            .unwrap()[0];
+        tx.commit().await.unwrap();
+        seen.signal
+    };
+    let add = async |resource: &str| {
+        world.append(&[made(resource, 1)]).await;
+        world.relay_all().await;
+    };
+    let began = world.clock.now();
+    world.clock.advance(Duration::from_secs(1));
+    add("d").await;
+    world.clock.advance(Duration::from_secs(1));
+    add("e").await;
+    let second = look().await;
+    assert_eq!(second.added_after(first.signal), Some(began));
+    assert_eq!(second.added_at, Some(world.clock.now()));
+    // At the very same time: whoever has seen the one may have to look for the other among what it has read.
+    add("f").await;
+    let third = look().await;
+    assert_eq!(third.added_after(second), None);
+    assert_eq!(third.added_after(first.signal), None);
+    assert_eq!(third.added_after(third), Some(world.clock.now()));
+    // What is said to be out of order.
+    world.clock.advance(Duration::from_secs(1));
+    let mut tx = world.worker.begin().await.unwrap();
+    let lane = [first.endpoint];
+    raise_lanes(&mut tx, &lane, &lane, world.clock.now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let fourth = look().await;
+    assert_eq!(fourth.added_after(third), None);
+    // By a clock that is behind.
+    let mut tx = world.worker.begin().await.unwrap();
+    raise_lanes(&mut tx, &lane, &[], began).await.unwrap();
+    tx.commit().await.unwrap();
+    let fifth = look().await;
+    assert_eq!(fifth.added_after(fourth), None);
+    assert_eq!(fifth.added_at, fourth.added_at);
 }
 
 #[tokio::test]
@@ -260,7 +311,7 @@ async fn one_answer_that_the_receiver_is_gone_is_enough_and_buries_only_its_own(
     let settled = settled(&world, owner, &reports).await;
     assert_eq!(settled.counted, [true; 2]);
     // So what waits behind it waits on, wherever it goes.
-    assert!(!reports[1].is_over());
+    assert!(reports[1].again_at().is_some());
     assert_eq!(settled.announced, [world.merchant]);
     assert_eq!(settled.buried, [DeadLetterReason::EndpointGone]);
     assert_eq!(world.count("select count(*) from attempts").await, 2);
@@ -304,7 +355,7 @@ async fn a_lane_to_which_something_was_added_is_not_let_go() {
         .await
         .unwrap()[0];
     tx.commit().await.unwrap();
-    assert_eq!(seen.signal, lease.signal + 1);
+    assert_eq!(seen.signal.number, lease.signal.number + 1);
     assert_eq!(release(seen).await, [lease.endpoint]);
     assert_eq!(
         world

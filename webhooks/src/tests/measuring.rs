@@ -10,7 +10,7 @@ use std::{
 };
 
 use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use kernel::clock::Clock;
+use kernel::clock::{Clock, Timestamp};
 
 use super::world::{World, made};
 use crate::{
@@ -53,7 +53,9 @@ impl Recorder for Counters {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn lag_is_the_age_of_what_is_oldest_and_nothing_when_nothing_waits() {
-    let clock = Clock::manual(Clock::system().now());
+    // Events' ids tell their time to the millisecond.
+    let now = Timestamp::from_unix_millis(Clock::system().now().unix_millis());
+    let clock = Clock::manual(now);
     let world = World::at(clock.clone()).await;
     let sampler = Sampler::new(world.worker.clone(), clock.clone());
     let idle = sampler.sample().await.unwrap();

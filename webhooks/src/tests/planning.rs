@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::world::World;
 use crate::{
-    delivery::{Lease, store},
+    delivery::{Lease, Signal, store},
     worker::Want,
 };
 
@@ -65,7 +65,7 @@ async fn a_queue_that_was_drained_and_not_yet_vacuumed_is_read_by_the_index_of_i
         endpoint,
         merchant: world.merchant,
         fence: 1,
-        signal: 1,
+        signal: Signal::default(),
     };
     let want = Want::first(lease, 10);
     let place = (world.merchant, endpoint, 1);

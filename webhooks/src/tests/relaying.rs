@@ -357,8 +357,9 @@ async fn events_are_found_without_an_announcement() {
     world.until("select count(*) from streams", 1).await;
     // Then one that was hinted at by a process without a relay.
     let announcer = kernel::event::Announcer::default();
+    let since = world.clock.now();
     world.append(&[made("a", 2)]).await;
-    announcer.announce(world.merchant);
+    announcer.announce(world.merchant, since);
     let (hinting, api) = (announcer.clone(), world.api.clone());
     let forwarding = tokio::spawn(async move { hinting.forward(&api).await });
     world.until("select count(*) from streams", 2).await;

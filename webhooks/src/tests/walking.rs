@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::world::{ATTEMPTS, PATIENCE, World, made};
 use crate::{
     dead_letter::{DeadLetterId, Replay},
-    delivery::Attempt,
+    delivery::AttemptId,
     endpoint::{
         CatchUp, EndpointChange, EndpointId, Status,
         settings::{DeliverySettings, Ordering},
     },
     replay::{
         ReplayEvent, ReplayEventInput, ReplayId, Replayer, SelectedState, Selection, Start,
-        StartInput, least_id,
+        StartInput,
     },
     retry::Schedule,
     worker::Limits,
@@ -238,7 +238,7 @@ impl Walk {
         .bind(now)
         .bind(&left_alone)
         .bind(self.world.merchant)
-        .bind(least_id::<Attempt>(now))
+        .bind(AttemptId::least(now))
         .fetch_one(&mut *tx)
         .await
         .unwrap();

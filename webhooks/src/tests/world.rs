@@ -231,17 +231,10 @@ impl World {
         operation: &O,
     ) -> Result<O::Output, Error> {
         let mut tx = self.api.enter(self.merchant).await.unwrap();
-        let output = operation
-            .run(
-                &mut tx,
-                Call {
-                    actor,
-                    now: self.clock.now(),
-                },
-            )
-            .await?;
+        let now = self.clock.now();
+        let output = operation.run(&mut tx, Call { actor, now }).await?;
         tx.commit().await.unwrap();
-        self.announcer.announce(self.merchant);
+        self.announcer.announce(self.merchant, now);
         Ok(output)
     }
 
@@ -290,9 +283,11 @@ impl World {
 
     pub(super) async fn append(&self, events: &[Made]) -> Vec<EventId> {
         let mut ids = Vec::new();
+        let mut since = self.clock.now();
         let mut tx = self.api.enter(self.merchant).await.unwrap();
         for event in events {
             let now = event.at.unwrap_or_else(|| self.clock.now());
+            since = now.min(since);
             let mut personal = None;
             if let Some(part) = &event.personal {
                 let subject = DataSubjectId::new(now);
@@ -325,7 +320,7 @@ impl World {
             );
         }
         tx.commit().await.unwrap();
-        self.announcer.announce(self.merchant);
+        self.announcer.announce(self.merchant, since);
         ids
     }
 

@@ -16,7 +16,6 @@ use crate::{
     delivery::AttemptId,
     endpoint::{self, EndpointId},
     error::Error,
-    replay::least_id,
 };
 
 mod store;
@@ -104,8 +103,9 @@ async fn look(
     filter: AttemptFilter,
     request: &PageRequest<AttemptId>,
 ) -> Result<Seen, Error> {
-    let least =
-        |time: Option<Timestamp>, otherwise| time.map_or(AttemptId::from_uuid(otherwise), least_id);
+    let least = |time: Option<Timestamp>, otherwise| {
+        time.map_or(AttemptId::from_uuid(otherwise), AttemptId::least)
+    };
     let before = least(filter.until, Uuid::max());
     let span = (
         least(filter.since, Uuid::nil()),

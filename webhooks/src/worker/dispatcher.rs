@@ -48,6 +48,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How often due lanes are looked for without being told of any: what retries wait for beyond their time, at most.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
+/// How often lanes are read from their beginning. The net under deliveries that were added as no reader expects it, by a clock that runs otherwise.
+const READ_WHOLE_EVERY: Duration = Duration::from_secs(30);
+
 /// How old what we know of endpoints and grants may be when something is sent; a revoked grant is felt within a second.
 const TARGETS_KEPT_FOR: Duration = Duration::from_millis(800);
 
@@ -167,6 +170,7 @@ impl Dispatcher {
     pub(super) async fn run(mut self, jobs: mpsc::Sender<Vec<Job>>, stop: CancellationToken) {
         let mut look = true;
         let mut poll_at = Instant::now() + POLL_EVERY;
+        let mut read_whole_at = Instant::now() + READ_WHOLE_EVERY;
         let mut renew_at = Instant::now() + RENEW_EVERY;
         let mut release_at = Instant::now();
         let mut resume_at = Instant::now();
@@ -185,6 +189,10 @@ impl Dispatcher {
                 self.measure();
                 self.tell_recovered().await;
                 self.lanes.look_again();
+            }
+            if now >= read_whole_at {
+                read_whole_at = now + READ_WHOLE_EVERY;
+                self.lanes.look_from_the_beginning();
             }
             if stepping.is_none() && now >= release_at {
                 // Between steps: a step looks at the lanes that it was given, and none of them goes meanwhile.
@@ -330,8 +338,7 @@ impl Dispatcher {
         }
         for read in step.reads {
             if self.sends(read.lease.endpoint) {
-                self.lanes
-                    .fill(read.lease, read.rows, read.complete, read.after, now);
+                self.lanes.fill(read.lease, read.rows, &read.extent, now);
             } else {
                 // Whatever is due in it stays there until somebody enables the endpoint.
                 self.lanes.clear(read.lease.endpoint);
@@ -445,8 +452,8 @@ impl Dispatcher {
                     .answered(lease, &sequences, ending, duration, now);
             }
             Ended::Recorded(recorded) => {
-                for (lease, sequence, is_over) in recorded {
-                    if self.lanes.recorded(lease, sequence, is_over, now) {
+                for (lease, sequence, again_at) in recorded {
+                    if self.lanes.recorded(lease, sequence, again_at, now) {
                         // What else waits for it is not to be given up on as well, and goes where the endpoint now is.
                         self.targets_wanted = true;
                         self.targets_read_at = None;

@@ -19,7 +19,15 @@ use super::{
     pace::{Rate, Window},
     queue::{Queue, Row},
 };
-use crate::{delivery::Lease, endpoint::EndpointId};
+use crate::{
+    delivery::{Lease, Signal},
+    endpoint::EndpointId,
+};
+
+mod reach;
+
+use reach::Reach;
+pub(crate) use reach::{Extent, ReadAfter};
 
 /// Bytes of events that one request carries, unless a single one has more.
 const BATCH_BYTES_MAX: usize = 1_024 * 1_024;
@@ -49,13 +57,6 @@ pub(super) enum Ending {
     Gone,
 }
 
-/// Where a read of a lane goes on: behind the last row of each priority that it brought.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ReadAfter {
-    pub(crate) normal: Option<(Timestamp, i64)>,
-    pub(crate) bulk: Option<(Timestamp, i64)>,
-}
-
 /// A lane that wants rows.
 #[derive(Debug)]
 pub(crate) struct Want {
@@ -72,7 +73,7 @@ impl Want {
         Self {
             lease,
             rows_max,
-            after: ReadAfter::default(),
+            after: ReadAfter::BEGINNING,
             known: HashSet::new(),
         }
     }
@@ -102,7 +103,7 @@ struct Lane<T> {
     has_turn: bool,
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
-    read_after: ReadAfter,
+    reach: Reach,
     /// While a read is under way: what has changed since it began, which it may not have seen.
     reading: Option<Meanwhile>,
 }
@@ -292,7 +293,7 @@ impl<T> Lanes<T> {
             paused_until: None,
             has_turn: false,
             unread: true,
-            read_after: ReadAfter::default(),
+            reach: Reach::default(),
             reading: None,
         };
         self.lanes.insert(lease.endpoint, lane);
@@ -327,12 +328,14 @@ impl<T> Lanes<T> {
     }
 
     /// Notes a lane's signal, and says whether work was added since it was last looked at.
-    pub(super) fn raise(&mut self, endpoint: EndpointId, signal: i64) -> bool {
+    pub(super) fn raise(&mut self, endpoint: EndpointId, signal: Signal) -> bool {
         match self.lanes.get_mut(&endpoint) {
             Some(lane) if lane.lease.signal != signal => {
+                let added_after = signal.added_after(lane.lease.signal);
+                lane.reach
+                    .add(added_after.map_or(ReadAfter::BEGINNING, ReadAfter::behind));
                 lane.lease.signal = signal;
                 lane.unread = true;
-                lane.read_after = ReadAfter::default();
                 true
             }
             _ => false,
@@ -343,7 +346,14 @@ impl<T> Lanes<T> {
     pub(super) fn look_again(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.unread = true;
-            lane.read_after = ReadAfter::default();
+        }
+    }
+
+    /// Has every lane read again as if nothing were known of it.
+    pub(super) fn look_from_the_beginning(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.unread = true;
+            lane.reach.forget();
         }
     }
 
@@ -374,12 +384,7 @@ impl<T> Lanes<T> {
                 .sequences()
                 .chain(lane.out.keys().copied())
                 .collect();
-            // Read from the beginning, it brings what is known again.
-            let repeated = if lane.read_after == ReadAfter::default() {
-                known.len()
-            } else {
-                0
-            };
+            let repeated = if lane.reach.repeats() { known.len() } else { 0 };
             let rows_max = match lane.breaker.state() {
                 breaker::State::HalfOpen => PROBE_ROWS.max(lane.wishes.batch_events_max),
                 _ => READ_ROWS_MAX.saturating_sub(lane.queue.len()),
@@ -390,7 +395,7 @@ impl<T> Lanes<T> {
             wants.push(Want {
                 lease: lane.lease,
                 rows_max: rows_max.saturating_add(repeated),
-                after: lane.read_after,
+                after: lane.reach.begin(),
                 known,
             });
         }
@@ -401,6 +406,7 @@ impl<T> Lanes<T> {
     pub(super) fn is_being_read(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.reading = Some(Meanwhile::default());
+            lane.reach.begin();
             lane.unread = false;
         }
     }
@@ -421,13 +427,12 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Takes in what a read brought, in the order of its turns; `complete` says that nothing else was due.
+    /// Takes in what a read brought, in the order of its turns.
     pub(super) fn fill(
         &mut self,
         lease: Lease,
         rows: impl IntoIterator<Item = Row<T>>,
-        complete: bool,
-        after: ReadAfter,
+        extent: &Extent,
         now: Timestamp,
     ) {
         let Some(lane) = self
@@ -441,6 +446,7 @@ impl<T> Lanes<T> {
             // It was cleared meanwhile.
             return;
         };
+        lane.reach.end(extent);
         let before = lane.queue.bytes();
         for row in rows {
             let is_held_back = row
@@ -456,13 +462,7 @@ impl<T> Lanes<T> {
         self.held_bytes = self
             .held_bytes
             .saturating_add(lane.queue.bytes().saturating_sub(before));
-        if !complete {
-            lane.unread = true;
-        }
-        // Unless it is to be read from the beginning by now.
-        if !lane.unread || !complete {
-            lane.read_after = after;
-        }
+        lane.unread |= !extent.complete;
         self.offer(lease.endpoint, now);
     }
 
@@ -617,7 +617,6 @@ impl<T> Lanes<T> {
                 if lane.breaker.openings() > 0 {
                     // It was read for a probe only.
                     lane.unread = true;
-                    lane.read_after = ReadAfter::default();
                 }
                 lane.breaker.accepted();
             }
@@ -633,7 +632,7 @@ impl<T> Lanes<T> {
                     lane.queue.clear();
                     lane.reading = None;
                     lane.unread = true;
-                    lane.read_after = ReadAfter::default();
+                    lane.reach.forget();
                 }
             }
             Ending::Gone => self.reread(lease.endpoint),
@@ -644,13 +643,13 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Notes that what came of a delivery is recorded; `is_over` says that it is no longer to be delivered. Says whether its receiver was gone, so that where
+    /// Notes that what came of a delivery is recorded, which is due again no earlier than at `again_at`, if at all. Says whether its receiver was gone, so that where
     /// the endpoint goes has to be read again before anything is sent there.
     pub(super) fn recorded(
         &mut self,
         lease: Lease,
         sequence: i64,
-        is_over: bool,
+        again_at: Option<Timestamp>,
         now: Timestamp,
     ) -> bool {
         let Some(lane) = self
@@ -672,14 +671,21 @@ impl<T> Lanes<T> {
             meanwhile.recorded.insert(sequence);
             meanwhile
                 .held_back
-                .extend(out.resource.filter(|_| !is_over));
+                .extend(out.resource.filter(|_| again_at.is_some()));
         }
         let waiting_bytes = lane.queue.bytes();
+        if let Some(again_at) = again_at {
+            lane.reach.add(ReadAfter::before(again_at));
+        }
         if let Some(key) = out.resource {
-            lane.queue.returned(key, is_over);
-            // What waits behind it in the table may go, or was dropped here.
+            lane.queue.returned(key, again_at.is_none());
             lane.unread = true;
-            lane.read_after = ReadAfter::default();
+            match again_at {
+                // What waits behind it in the table may go.
+                None => lane.reach.go_back(),
+                // What waited behind it here was dropped.
+                Some(_) => lane.reach.forget(),
+            }
         }
         let dropped = waiting_bytes.saturating_sub(lane.queue.bytes());
         self.held_bytes = self
@@ -747,7 +753,7 @@ impl<T> Lanes<T> {
             lane.queue.clear();
             lane.reading = None;
             lane.unread = false;
-            lane.read_after = ReadAfter::default();
+            lane.reach.forget();
         }
     }
 

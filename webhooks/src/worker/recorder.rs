@@ -6,7 +6,11 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use kernel::{clock::Clock, db::Database, event::Announcer};
+use kernel::{
+    clock::{Clock, Timestamp},
+    db::Database,
+    event::Announcer,
+};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::ticket::{Ended, Ticket};
@@ -183,7 +187,7 @@ impl Parts {
                 recorded.extend(
                     reports
                         .iter()
-                        .map(|report| (report.lease, report.sequence, report.is_over())),
+                        .map(|report| (report.lease, report.sequence, report.again_at())),
                 );
                 ticket.settle();
             }
@@ -197,7 +201,8 @@ impl Parts {
         let given_up_at = Instant::now() + TRIED_FOR;
         let mut pause = PAUSE_FIRST;
         loop {
-            match self.transaction(group).await {
+            let now = self.clock.now();
+            match self.transaction(group, now).await {
                 Ok(settled) => {
                     let counted = group
                         .iter()
@@ -209,7 +214,7 @@ impl Parts {
                         metrics::dead_letters(reason, 1);
                     }
                     for merchant in settled.announced {
-                        self.announcer.announce(merchant);
+                        self.announcer.announce(merchant, now);
                     }
                     return Ok(settled.counted);
                 }
@@ -226,9 +231,9 @@ impl Parts {
         }
     }
 
-    async fn transaction(&self, group: &[&Report]) -> Result<Settled, Error> {
+    async fn transaction(&self, group: &[&Report], now: Timestamp) -> Result<Settled, Error> {
         let mut tx = self.database.begin().await?;
-        let settled = delivery::settle(&mut tx, self.owner, group, self.clock.now()).await?;
+        let settled = delivery::settle(&mut tx, self.owner, group, now).await?;
         tx.commit().await?;
         Ok(settled)
     }

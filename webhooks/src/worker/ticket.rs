@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kernel::clock::Timestamp;
 use tokio::sync::mpsc;
 
 use super::lanes::Ending;
@@ -17,8 +18,8 @@ pub(super) enum Ended {
         ending: Ending,
         duration: Duration,
     },
-    /// What came of deliveries is committed; each with whether it is no longer to be delivered.
-    Recorded(Vec<(Lease, i64, bool)>),
+    /// What came of deliveries is committed; each with the time before which it is not due again, if it is to be delivered again.
+    Recorded(Vec<(Lease, i64, Option<Timestamp>)>),
     /// Nobody knows what came of a request, or its lane is another's by now.
     Lost(Lease),
 }

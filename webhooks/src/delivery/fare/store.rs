@@ -11,7 +11,7 @@ use kernel::{clock::Timestamp, db::Error, id::MerchantId};
 use sqlx::PgConnection;
 
 use super::Tally;
-use crate::{delivery::AttemptId, endpoint::EndpointId, replay::least_id};
+use crate::{delivery::AttemptId, endpoint::EndpointId};
 
 /// Microseconds of an hour.
 const HOUR_MICROS: i64 = 3_600_000_000;
@@ -176,7 +176,7 @@ pub(super) async fn has_taken(
         )",
         merchant as MerchantId,
         endpoint as EndpointId,
-        least_id(since) as AttemptId,
+        AttemptId::least(since) as AttemptId,
         since as Timestamp,
     )
     .fetch_optional(tx)

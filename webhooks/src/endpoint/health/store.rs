@@ -100,7 +100,7 @@ pub(super) async fn last_errors(
         limit $4"#,
         merchant as MerchantId,
         endpoint as EndpointId,
-        crate::replay::least_id(since) as AttemptId,
+        AttemptId::least(since) as AttemptId,
         limit,
     )
     .fetch_all(tx)

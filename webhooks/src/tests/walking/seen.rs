@@ -12,11 +12,7 @@ use super::{
     super::world::{ATTEMPTS, World},
     fare::Fare,
 };
-use crate::{
-    delivery::Attempt,
-    endpoint::EndpointId,
-    replay::{ReplayId, least_id},
-};
+use crate::{delivery::AttemptId, endpoint::EndpointId, replay::ReplayId};
 
 /// How a receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +144,7 @@ impl Seen {
         let rows = rows
             .bind(world.merchant)
             .bind(now)
-            .bind(least_id::<Attempt>(now));
+            .bind(AttemptId::least(now));
         for row in rows.fetch_all(&mut *tx).await.unwrap() {
             let one = seen.get_mut(&row.get(1)).unwrap();
             let (what, sequence): (String, i64) = (row.get(0), row.get(2));

@@ -17,7 +17,6 @@ use sqlx::PgConnection;
 use crate::{
     delivery::{AttemptId, first_attempt_at, runs},
     endpoint::EndpointId,
-    replay::least_id,
     timeline::{AttemptOutcome, DeliveryKey, MadeAttempt, store::Found},
 };
 
@@ -65,7 +64,7 @@ pub(super) async fn scan_runs(
 ) -> Result<(Vec<InRun>, Option<AttemptId>), Error> {
     // No run that began before `before` has an attempt of this id or a later one; ids know milliseconds.
     let over_by = runs::SPAN_MAX + Duration::from_millis(1);
-    let ends_before: AttemptId = least_id(before.made_at().plus(over_by));
+    let ends_before = AttemptId::least(before.made_at().plus(over_by));
     let rows = sqlx::query!(
         r#"select run.id as "run!: AttemptId", run.ids as "ids!: Vec<AttemptId>"
         from (

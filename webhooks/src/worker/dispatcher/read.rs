@@ -23,7 +23,7 @@ use crate::{
     retry::Schedule,
     sign::Signer,
     worker::{
-        lanes::{Lanes, ReadAfter, Want},
+        lanes::{Extent, Lanes, Want},
         limits::Wishes,
         queue::Row,
         renders::Renders,
@@ -136,9 +136,7 @@ pub(super) struct Step {
 pub(super) struct Read {
     pub(super) lease: Lease,
     pub(super) rows: Vec<Row<Waiting>>,
-    /// Whether that was all that is due.
-    pub(super) complete: bool,
-    pub(super) after: ReadAfter,
+    pub(super) extent: Extent,
 }
 
 /// Asks the database what the dispatcher wants to know.
@@ -340,8 +338,7 @@ impl Reader {
             reads.push(Read {
                 lease: line.lease,
                 rows: rows.collect(),
-                complete: line.complete,
-                after: line.after,
+                extent: line.extent,
             });
         }
         Ok(reads)
@@ -360,8 +357,10 @@ impl Read {
         Self {
             lease,
             rows: Vec::new(),
-            complete: true,
-            after: ReadAfter::default(),
+            extent: Extent {
+                complete: true,
+                ..Extent::default()
+            },
         }
     }
 }

@@ -26,6 +26,13 @@ const LIMITS: Limits = Limits {
 
 const ROW_BYTES: usize = 10;
 
+/// Of a read that found all that is due.
+const ALL: Extent = Extent {
+    after: ReadAfter::BEGINNING,
+    settled: ReadAfter::BEGINNING,
+    complete: true,
+};
+
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_unix_millis(millis)
 }
@@ -35,7 +42,7 @@ fn lease(endpoint: u128, merchant: u128) -> Lease {
         endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
         merchant: MerchantId::from_uuid(Uuid::from_u128(merchant)),
         fence: 1,
-        signal: 0,
+        signal: Signal::default(),
     }
 }
 
@@ -62,7 +69,7 @@ fn take(
 fn read(lanes: &mut Lanes<()>, lease: Lease, sequences: std::ops::RangeInclusive<i64>) {
     let wants = lanes.begin_read();
     assert!(wants.iter().any(|want| want.lease == lease), "{wants:?}");
-    lanes.fill(lease, sequences.map(row), true, ReadAfter::default(), at(0));
+    lanes.fill(lease, sequences.map(row), &ALL, at(0));
 }
 
 fn filled(leases: &[(Lease, i64)]) -> Lanes<()> {
@@ -89,7 +96,12 @@ fn answer(lanes: &mut Lanes<()>, lease: Lease, sequence: i64, ending: Ending) {
 
 fn end(lanes: &mut Lanes<()>, lease: Lease, sequence: i64, ending: Ending) {
     answer(lanes, lease, sequence, ending);
-    lanes.recorded(lease, sequence, ending == Ending::Accepted, at(0));
+    lanes.recorded(
+        lease,
+        sequence,
+        (ending != Ending::Accepted).then_some(at(0)),
+        at(0),
+    );
 }
 
 #[test]
@@ -206,7 +218,7 @@ fn a_lane_whose_breaker_opens_drops_what_waits_and_is_probed_by_its_next_owner()
     lanes.take(lane, 1);
     let wants = lanes.begin_read();
     assert_eq!(wants[0].rows_max, PROBE_ROWS);
-    lanes.fill(lane, [row(1), row(2)], false, ReadAfter::default(), at(0));
+    lanes.fill(lane, [row(1), row(2)], &Extent::default(), at(0));
     assert_eq!(drain(&mut lanes), [(lane, 1)]);
     end(&mut lanes, lane, 1, Ending::Accepted);
     assert_eq!(lanes.breaker_openings(lane.endpoint), 0);
@@ -238,7 +250,7 @@ fn a_delivery_that_is_known_is_not_taken_in_twice() {
     assert_eq!(wants[0].known, HashSet::from([1, 2, 3]));
     // Recorded while the read was under way, which may have seen it as due.
     end(&mut lanes, lane, 1, Ending::Accepted);
-    lanes.fill(lane, (1..=4).map(row), true, ReadAfter::default(), at(0));
+    lanes.fill(lane, (1..=4).map(row), &ALL, at(0));
     let sent: Vec<i64> = drain(&mut lanes)
         .into_iter()
         .map(|(_, sequence)| sequence)
@@ -262,9 +274,9 @@ fn an_endpoint_is_free_once_it_has_answered_but_not_without_bound() {
         }
     }
     assert!((50..60).contains(&answered), "{answered}");
-    lanes.recorded(lane, 1, true, at(0));
+    lanes.recorded(lane, 1, None, at(0));
     for sequence in 2..=20 {
-        lanes.recorded(lane, sequence, true, at(0));
+        lanes.recorded(lane, sequence, None, at(0));
     }
     assert!(!drain(&mut lanes).is_empty());
 }
@@ -278,15 +290,21 @@ fn a_lane_is_idle_only_when_nothing_can_be_in_it() {
     assert!(lanes.idle().is_empty(), "something is in flight");
     answer(&mut lanes, lane, 1, Ending::Accepted);
     assert!(lanes.idle().is_empty(), "something is not recorded");
-    lanes.recorded(lane, 1, true, at(0));
+    lanes.recorded(lane, 1, None, at(0));
     assert_eq!(lanes.idle(), [lane]);
-    assert!(lanes.raise(lane.endpoint, 1));
+    let raised = Lease {
+        signal: Signal {
+            number: 1,
+            ..Signal::default()
+        },
+        ..lane
+    };
+    assert!(lanes.raise(lane.endpoint, raised.signal));
     assert!(lanes.idle().is_empty(), "something was added");
-    let raised = Lease { signal: 1, ..lane };
     let wants = lanes.begin_read();
     assert_eq!(wants.len(), 1);
     assert!(lanes.idle().is_empty(), "it is being read");
-    lanes.fill(raised, [], true, ReadAfter::default(), at(0));
+    lanes.fill(raised, [], &ALL, at(0));
     assert_eq!(lanes.idle(), [raised]);
 }
 
@@ -378,7 +396,7 @@ proptest! {
                             resource: (sequence % 3 == 0).then_some(sequence % 7),
                             ..row(sequence)
                         });
-                        lanes.fill(want.lease, rows, true, ReadAfter::default(), now);
+                        lanes.fill(want.lease, rows, &ALL, now);
                     }
                 }
                 Step::Send => {
@@ -402,7 +420,7 @@ proptest! {
                     let answered: Vec<usize> = (0..sent.len()).filter(|place| sent[*place].2).collect();
                     if let Some(place) = answered.get(which % answered.len().max(1)) {
                         let (lease, sequence, _) = sent.swap_remove(*place);
-                        lanes.recorded(lease, sequence, true, now);
+                        lanes.recorded(lease, sequence, None, now);
                     }
                 }
                 Step::Clear(endpoint) => lanes.reread(lease(endpoint, 0).endpoint),
@@ -427,7 +445,7 @@ proptest! {
                 if !is_answered {
                     lanes.answered(lease, &[sequence], Ending::Accepted, Duration::from_millis(3), last);
                 }
-                lanes.recorded(lease, sequence, true, last);
+                lanes.recorded(lease, sequence, None, last);
             }
             last = last.plus(Duration::from_secs(1));
         }
@@ -460,9 +478,9 @@ fn a_receiver_that_is_gone_is_sent_nothing_more_before_that_is_recorded() {
     answer(&mut lanes, lane, sent[1].1, Ending::Failed(None));
     read(&mut lanes, lane, 1..=20);
     assert_eq!(drain(&mut lanes), []);
-    assert!(!lanes.recorded(lane, sent[1].1, false, at(0)));
+    assert!(!lanes.recorded(lane, sent[1].1, Some(at(0)), at(0)));
     assert_eq!(drain(&mut lanes), []);
-    assert!(lanes.recorded(lane, sent[0].1, false, at(0)));
+    assert!(lanes.recorded(lane, sent[0].1, Some(at(0)), at(0)));
     for (_, sequence) in &sent[2..] {
         end(&mut lanes, lane, *sequence, Ending::Accepted);
     }

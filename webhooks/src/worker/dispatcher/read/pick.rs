@@ -2,22 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kernel::{clock::Timestamp, db::Transaction};
+use kernel::db::Transaction;
 
 use crate::{
     delivery::{Due, Lease, store},
     endpoint::EndpointId,
     error::Error,
-    worker::lanes::{ReadAfter, Want},
+    worker::lanes::{Extent, Want},
 };
 
 /// What is due in one lane, the order of its turns kept.
 pub(super) struct Line {
     pub(super) lease: Lease,
     pub(super) rows: Vec<Due>,
-    /// Whether the table has nothing else that is due.
-    pub(super) complete: bool,
-    pub(super) after: ReadAfter,
+    pub(super) extent: Extent,
     known: HashSet<i64>,
 }
 
@@ -43,29 +41,17 @@ pub(super) fn lines(wants: Vec<Want>, found: Vec<Due>) -> Vec<Line> {
         };
         let complete = !full(0) && !full(1) && rows.len() <= want.rows_max;
         rows.truncate(want.rows_max);
-        let after = behind(want.after, &rows);
+        let extent = Extent::of(want.after, &rows, complete);
         // What waits or is on its way is still due in the table.
         rows.retain(|due| !want.known.contains(&due.sequence));
         Line {
             lease: want.lease,
             rows,
-            complete,
-            after,
+            extent,
             known: want.known,
         }
     });
     lines.collect()
-}
-
-fn behind(after: ReadAfter, rows: &[Due]) -> ReadAfter {
-    let last = |priority: i16, before: Option<(Timestamp, i64)>| {
-        let last = rows.iter().rev().find(|due| due.priority == priority);
-        last.map(|due| (due.due_at, due.sequence)).or(before)
-    };
-    ReadAfter {
-        normal: last(0, after.normal),
-        bulk: last(1, after.bulk),
-    }
 }
 
 /// Drops what has to wait for an earlier delivery of its resource that is neither here nor among what is taken: one that is due later.
@@ -94,7 +80,11 @@ pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Resul
                 .into_iter()
                 .flatten()
                 .find(|sequence| !here.contains(sequence));
-            elsewhere.is_none_or(|sequence| due.sequence < *sequence)
+            let is_next = elsewhere.is_none_or(|sequence| due.sequence < *sequence);
+            if !is_next {
+                line.extent.leave(due);
+            }
+            is_next
         });
     }
     Ok(())
@@ -142,11 +132,8 @@ pub(super) fn limit(lines: &mut [Line], room_bytes: usize, bytes_beside_data: us
         }
     }
     for (line, taken) in lines.iter_mut().zip(taken) {
-        if taken < line.rows.len() {
-            line.rows.truncate(taken);
-            line.complete = false;
-            // What was left out is read again from the beginning.
-            line.after = ReadAfter::default();
+        for left in line.rows.drain(taken..) {
+            line.extent.break_off(&left);
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What a read takes, without a database.
 
-use kernel::id::{EventId, MerchantId};
+use kernel::{
+    clock::Timestamp,
+    id::{EventId, MerchantId},
+};
 use uuid::Uuid;
 
 use super::*;
+use crate::{delivery::Signal, worker::lanes::ReadAfter};
 
 fn lease(endpoint: u128) -> Lease {
     Lease {
         endpoint: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
         merchant: MerchantId::from_uuid(Uuid::from_u128(1)),
         fence: 1,
-        signal: 0,
+        signal: Signal::default(),
     }
 }
 
@@ -33,7 +37,7 @@ fn want(endpoint: u128, rows_max: usize, known: &[i64]) -> Want {
     Want {
         lease: lease(endpoint),
         rows_max,
-        after: ReadAfter::default(),
+        after: ReadAfter::BEGINNING,
         known: known.iter().copied().collect(),
     }
 }
@@ -46,7 +50,9 @@ fn sequences(line: &Line) -> Vec<i64> {
 fn what_somebody_waits_for_comes_before_bulk() {
     let found = vec![due(1, 1, 1), due(1, 2, 1), due(1, 3, 0)];
     let lines = lines(vec![want(1, 2, &[])], found);
-    let line = lines.first().map(|line| (sequences(line), line.complete));
+    let line = lines
+        .first()
+        .map(|line| (sequences(line), line.extent.complete));
     assert_eq!(line, Some((vec![3, 1], false)));
 }
 
@@ -54,9 +60,13 @@ fn what_somebody_waits_for_comes_before_bulk() {
 fn what_is_known_is_not_taken_again_and_the_next_read_goes_on_behind_it() {
     let found = vec![due(1, 1, 0), due(1, 2, 0), due(1, 3, 0)];
     let lines = lines(vec![want(1, 10, &[1, 3])], found);
-    let line = lines
-        .first()
-        .map(|line| (sequences(line), line.complete, line.after.normal));
+    let line = lines.first().map(|line| {
+        (
+            sequences(line),
+            line.extent.complete,
+            line.extent.after.normal,
+        )
+    });
     assert_eq!(
         line,
         Some((vec![2], true, Some((Timestamp::from_unix_millis(3), 3))))
@@ -73,7 +83,7 @@ fn lanes_share_the_room_and_one_row_is_taken_in_any_case() {
     limit(&mut shared, 450, 50);
     let taken: Vec<_> = shared
         .iter()
-        .map(|line| (sequences(line), line.complete))
+        .map(|line| (sequences(line), line.extent.complete))
         .collect();
     assert_eq!(taken, [(vec![1, 2], false), (vec![1], false)]);
     let mut scarce = lines(wants(), found);
