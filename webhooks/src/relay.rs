@@ -248,7 +248,7 @@ impl Relay {
         merchant: MerchantId,
         start: Start,
     ) -> Result<(Moved, Option<Start>), Error> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let last_number = store::lock_feed(&mut tx, merchant).await?;
         // Of one feed no relay's time is before that of the relay before it, as far as clocks agree: so what is added to a lane is due in the order of its adding.
         let now = self.clock.now();
@@ -413,7 +413,7 @@ impl Relay {
     /// Whoever has events in the outbox, hinted at or not.
     async fn waiting(&self) -> Result<Vec<(MerchantId, Start)>, Error> {
         let mut merchants = store::take_hints(&self.database).await?;
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let first = store::first_waiting(&mut tx, SWEEP_MERCHANTS_MAX).await?;
         tx.commit().await?;
         let starts = first

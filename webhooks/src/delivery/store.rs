@@ -262,6 +262,7 @@ pub(crate) async fn first_of_resources(
     let endpoints: Vec<EndpointId> = resources.iter().map(|(lease, ..)| lease.endpoint).collect();
     let keys: Vec<i64> = resources.iter().map(|(_, key, _)| *key).collect();
     let limits: Vec<i64> = resources.iter().map(|(.., limit)| *limit).collect();
+    // A range of one key, rather than an equality: so the order is that of one index alone.
     let rows = sqlx::query!(
         r#"select
             first.endpoint_id as "endpoint: EndpointId",
@@ -274,8 +275,9 @@ pub(crate) async fn first_of_resources(
             where deliveries.merchant_id = any($5)
                 and deliveries.merchant_id = resource.merchant_id
                 and deliveries.endpoint_id = resource.endpoint_id
-                and deliveries.resource_key = resource.key
-            order by deliveries.sequence
+                and deliveries.resource_key >= resource.key
+                and deliveries.resource_key <= resource.key
+            order by deliveries.resource_key, deliveries.sequence
             limit resource.row_limit
         ) as first"#,
         &lane_merchants as &[MerchantId],

@@ -408,15 +408,17 @@ impl Dispatcher {
         if idle.is_empty() {
             return Ok(true);
         }
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let seen = store::look(&mut tx, self.owner, &idle).await?;
         let next_due = store::next_due(&mut tx, &seen).await?;
+        tx.commit().await?;
         // Also of endpoints to which nothing was sent when we last looked at them: with the signal we may just have passed over their being
         // enabled. If nothing goes there after all, the next owner finds out.
         let lanes: Vec<store::Release> = seen
             .iter()
             .map(|lease| self.release_of(*lease, next_due.get(&lease.endpoint).copied()))
             .collect();
+        let mut tx = self.database.begin().await?;
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;
         for endpoint in &idle {
@@ -630,8 +632,9 @@ impl Dispatcher {
     }
 
     async fn release(&self, leases: &[Lease]) -> Result<Vec<EndpointId>, Error> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let next_due = store::next_due(&mut tx, leases).await?;
+        tx.commit().await?;
         let lanes: Vec<store::Release> = leases
             .iter()
             .map(|lease| {
@@ -641,6 +644,7 @@ impl Dispatcher {
                 self.release_of(*lease, next_due.copied())
             })
             .collect();
+        let mut tx = self.database.begin().await?;
         let released = store::release(&mut tx, self.owner, &lanes).await?;
         tx.commit().await?;
         Ok(released)

@@ -162,7 +162,7 @@ impl Reader {
             room_bytes,
             mut wants,
         } = request;
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let mut step = Step {
             seen: Vec::new(),
             leased: Vec::new(),
