@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,16 @@ const SUPERUSER: &str = "postgres";
 
 /// How often to look whether the relay is done.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a long transaction does.
+const LONG_LOOK: &str = "select count(*), pg_sleep(3600) from public.merchants";
+
+/// Those that do so, and see the database as it was.
+const LOOKING: &str =
+    "from pg_stat_activity where backend_xmin is not null and wait_event = 'PgSleep'";
+
+/// A long transaction begins within this.
+const LOOKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A private cluster's programs and socket.
 #[derive(Debug)]
@@ -74,6 +84,26 @@ impl<'s> Ceiling<'s> {
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f"])
             .arg(&script);
         run(command)
+    }
+
+    /// Begins a transaction that sees the database as it now is, as a dump does, until it is dropped.
+    pub(crate) fn look_long(&self) -> LongLook<'_> {
+        let mut command = self.command("psql");
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-c", "begin isolation level repeatable read"]);
+        command.args(["-c", LONG_LOOK]);
+        command.stdin(Stdio::null());
+        // Its last words are that it was ended.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let looking = command.spawn().unwrap();
+        let deadline = Instant::now() + LOOKS_WITHIN;
+        while self.psql(&format!("select count(*) {LOOKING}")).trim() != "1" {
+            assert!(Instant::now() < deadline, "the transaction did not begin");
+        }
+        LongLook {
+            ceiling: self,
+            looking,
+        }
     }
 
     /// Waits until the relay has nothing left to do. Looks seldom: each look is a process and a connection.
@@ -168,6 +198,22 @@ impl<'s> Ceiling<'s> {
         command.args(["-h", &self.socket, "-U", SUPERUSER]);
         command.env("PGDATABASE", "stoa");
         command
+    }
+}
+
+/// A transaction that goes on for long.
+#[derive(Debug)]
+pub(crate) struct LongLook<'c> {
+    ceiling: &'c Ceiling<'c>,
+    looking: Child,
+}
+
+impl Drop for LongLook<'_> {
+    fn drop(&mut self) {
+        self.ceiling
+            .psql(&format!("select pg_terminate_backend(pid) {LOOKING}"));
+        // Its end says that it was ended.
+        let _ = self.looking.wait();
     }
 }
 

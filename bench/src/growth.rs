@@ -1,4 +1,4 @@
-//! `growth`: what PostgreSQL is asked for a delivery, before and after years of attempts, dead letters and endpoints.
+//! `growth`: what PostgreSQL is asked for a delivery, before and after years of attempts, dead letters and endpoints, and beside a transaction that goes on and on.
 //!
 //! Counted by `pg_stat_statements`: statements of the worker's role and the pages that they touch, which do not depend on how fast the machine is. A backlog of events is
 //! relayed and sent; then events trickle, each alone; then nothing happens for a while.
@@ -83,6 +83,11 @@ pub(crate) async fn run(options: &Options) -> Figure {
 
     ceiling.psql("vacuum analyze");
     let before = bench.count(&writes).await;
+    println!("  beside a long transaction");
+    let beside = {
+        let _look = ceiling.look_long();
+        bench.count(&writes).await
+    };
     let merchant = ceiling.psql("select id from public.merchants");
     ceiling.psql(
         &GROWN
@@ -99,10 +104,10 @@ pub(crate) async fn run(options: &Options) -> Figure {
     writes.authorize(&world.client);
     let after = bench.count(&writes).await;
 
-    figure_of(&before, &after)
+    figure_of(&before, &beside, &after)
 }
 
-fn figure_of(before: &Counts, after: &Counts) -> Figure {
+fn figure_of(before: &Counts, beside: &Counts, after: &Counts) -> Figure {
     let buffers = |counts: &Counts| Sample {
         #[allow(
             clippy::cast_possible_truncation,
@@ -120,7 +125,11 @@ fn figure_of(before: &Counts, after: &Counts) -> Figure {
         &[buffers(after)],
         &[buffers(before)],
     );
-    for (state, counts) in [("before", before), ("after", after)] {
+    for (state, counts) in [
+        ("before", before),
+        ("beside a long transaction", beside),
+        ("after", after),
+    ] {
         let (backlog, trickled) = (BACKLOG as f64, counts.trickled as f64);
         let seconds = WHILE.as_secs_f64();
         for (name, value, unit) in [
