@@ -27,7 +27,7 @@ use crate::{
 mod reach;
 
 use reach::Reach;
-pub(crate) use reach::{Extent, ReadAfter};
+pub(crate) use reach::{Extent, ReadAfter, Want};
 
 /// Bytes of events that one request carries, unless a single one has more.
 const BATCH_BYTES_MAX: usize = 1_024 * 1_024;
@@ -55,28 +55,6 @@ pub(super) enum Ending {
     Failed(Option<Timestamp>),
     /// The receiver is gone: its endpoint is disabled, or goes elsewhere by now.
     Gone,
-}
-
-/// A lane that wants rows.
-#[derive(Debug)]
-pub(crate) struct Want {
-    pub(crate) lease: Lease,
-    pub(crate) rows_max: usize,
-    pub(crate) after: ReadAfter,
-    /// Sequences that are known here already.
-    pub(crate) known: HashSet<i64>,
-}
-
-impl Want {
-    /// The first rows of a lane of which nothing is known yet.
-    pub(crate) fn first(lease: Lease, rows_max: usize) -> Self {
-        Self {
-            lease,
-            rows_max,
-            after: ReadAfter::BEGINNING,
-            known: HashSet::new(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -346,6 +324,7 @@ impl<T> Lanes<T> {
     pub(super) fn look_again(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.unread = true;
+            lane.reach.go_back();
         }
     }
 
@@ -446,8 +425,8 @@ impl<T> Lanes<T> {
             // It was cleared meanwhile.
             return;
         };
-        lane.reach.end(extent);
         let before = lane.queue.bytes();
+        let mut has_brought = false;
         for row in rows {
             let is_held_back = row
                 .resource
@@ -457,12 +436,13 @@ impl<T> Lanes<T> {
                 && !is_held_back
             {
                 lane.queue.push(row);
+                has_brought = true;
             }
         }
         self.held_bytes = self
             .held_bytes
             .saturating_add(lane.queue.bytes().saturating_sub(before));
-        lane.unread |= !extent.complete;
+        lane.unread |= lane.reach.end(extent, has_brought);
         self.offer(lease.endpoint, now);
     }
 

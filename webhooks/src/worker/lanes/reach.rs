@@ -3,9 +3,11 @@
 //! It is not only what waits that a read would go through: rows that were taken off the queue stay in its way until PostgreSQL may clear them away, for as long as
 //! the longest transaction runs, be it a dump. So a read begins where the one before it ended, and goes back no further than to where something was added or left.
 
+use std::collections::HashSet;
+
 use kernel::clock::Timestamp;
 
-use crate::delivery::Due;
+use crate::delivery::{Due, Lease};
 
 /// A place in a lane, of each priority: behind a delivery, in the order of their turns. `None` is the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +57,28 @@ impl ReadAfter {
             &mut self.bulk
         } else {
             &mut self.normal
+        }
+    }
+}
+
+/// A lane that wants rows.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) lease: Lease,
+    pub(crate) rows_max: usize,
+    pub(crate) after: ReadAfter,
+    /// Sequences that are known here already.
+    pub(crate) known: HashSet<i64>,
+}
+
+impl Want {
+    /// The first rows of a lane of which nothing is known yet.
+    pub(crate) fn first(lease: Lease, rows_max: usize) -> Self {
+        Self {
+            lease,
+            rows_max,
+            after: ReadAfter::BEGINNING,
+            known: HashSet::new(),
         }
     }
 }
@@ -110,26 +134,21 @@ pub(super) struct Reach {
     next: ReadAfter,
     /// What is known here lies before.
     furthest: ReadAfter,
-    /// The read that is under way, or the last one.
-    reading: Reading,
-}
-
-#[derive(Debug, Default)]
-struct Reading {
-    began: ReadAfter,
-    /// Where something was added since it began, which it may not have seen.
+    /// Where the read began that is under way.
+    began: Option<ReadAfter>,
+    /// Where something was added since, which it may not have seen.
     lowered: Option<ReadAfter>,
-    /// Whether what has to wait was to be read again since it began.
+    /// Whether the last read found nothing but what has to wait, and has not come to the end.
+    goes_on: bool,
+    /// Whether what had to wait is to be read again.
     goes_back: bool,
 }
 
 impl Reach {
     /// Begins a read; where.
     pub(super) fn begin(&mut self) -> ReadAfter {
-        self.reading = Reading {
-            began: self.next,
-            ..Reading::default()
-        };
+        self.began = Some(self.next);
+        self.lowered = None;
         self.next
     }
 
@@ -138,13 +157,9 @@ impl Reach {
         self.next != self.furthest
     }
 
-    /// The read that was begun went so far.
-    pub(super) fn end(&mut self, extent: &Extent) {
-        let Reading {
-            began,
-            lowered,
-            goes_back,
-        } = std::mem::take(&mut self.reading);
+    /// The read that was begun went so far, and brought something to send or not. Says whether another one is wanted.
+    pub(super) fn end(&mut self, extent: &Extent, has_brought: bool) -> bool {
+        let began = self.began.take().unwrap_or(ReadAfter::BEGINNING);
         // Between where it began and what was settled before, something may still wait.
         let settled = |before: Option<(Timestamp, i64)>, began, reached| {
             if before >= began { reached } else { before }
@@ -155,21 +170,23 @@ impl Reach {
         };
         self.next = extent.after;
         self.furthest = self.furthest.max(extent.after);
-        if let Some(lowered) = lowered {
+        if let Some(lowered) = self.lowered.take() {
             self.settled = self.settled.min(lowered);
             self.next = self.next.min(lowered);
         }
+        self.goes_on = !extent.complete && !has_brought;
+        let goes_back = self.goes_back && !self.goes_on;
         if goes_back {
-            self.next = self.settled;
+            self.go_back();
         }
+        goes_back || !extent.complete
     }
 
     /// Something was added, all of it behind that place.
     pub(super) fn add(&mut self, place: ReadAfter) {
         self.settled = self.settled.min(place);
         self.next = self.next.min(place);
-        let lowered = &mut self.reading.lowered;
-        *lowered = Some(lowered.map_or(place, |before| before.min(place)));
+        self.lowered = Some(self.lowered.map_or(place, |before| before.min(place)));
     }
 
     /// What is known here is not to be relied on: the lane is read from its beginning.
@@ -177,10 +194,12 @@ impl Reach {
         self.add(ReadAfter::BEGINNING);
     }
 
-    /// What had to wait is to be read again.
+    /// What had to wait is to be read again: at once, or once a read has come past all that waits, for that would be in the way of all else.
     pub(super) fn go_back(&mut self) {
-        self.next = self.settled;
-        self.reading.goes_back = true;
+        self.goes_back = self.began.is_some() || self.goes_on;
+        if !self.goes_back {
+            self.next = self.settled;
+        }
     }
 }
 
