@@ -4,7 +4,7 @@
 
 -- Of a hint, the time from which on the merchant's events were made; null: from the beginning.
 alter table relay_hints add column since timestamptz;
-grant update on relay_hints to stoa_api;
+grant update on relay_hints to stoa_api, stoa_worker;
 
 -- Of a lane, the latest time at which something that was added to it was due, and the last signal by which something was added that was not due after that. So
 -- for who has seen a signal that is not before `unordered_signal`, whatever was added since is due after `added_at` as it was seen.

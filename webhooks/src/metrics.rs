@@ -218,7 +218,7 @@ impl Sampler {
     /// Measures once, and tells the collector.
     pub async fn sample(&self) -> Result<Sample, kernel::db::Error> {
         let now = self.clock.now();
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_order().await?;
         let lanes = store::due_lanes(&mut tx, now).await?;
         let due = store::oldest_due(&mut tx, &lanes, now).await?;
         let lanes = store::resting_lanes(&mut tx).await?;

@@ -39,11 +39,13 @@ use crate::{
 mod filters;
 mod plan;
 mod store;
+mod versions;
 mod waiting;
 
 use filters::Filters;
 pub(crate) use plan::resource_key;
 pub(crate) use store::{first_waiting, raise_lanes};
+use versions::Versions;
 use waiting::{Start, Waiting};
 
 /// Events that one transaction moves at most: some tens of milliseconds of work, and no other merchant waits for longer than that.
@@ -58,7 +60,7 @@ const SWEEP_MERCHANTS_MAX: i64 = 10_000;
 /// How often the outbox is swept. The net under crashes and lost hints, so it may be slow.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
-/// How many times as long as it took a sweep is followed by none: it reads past whatever PostgreSQL may not clear away yet.
+/// How many times as long as looking through the outbox took it is not looked through again: that reads past whatever PostgreSQL may not clear away yet.
 const SWEEP_RESTS: u32 = 20;
 
 /// The longest time between sweeps.
@@ -118,6 +120,7 @@ pub struct Relay {
     hub: Option<Hub>,
     follower: Option<Follower>,
     filters: Filters,
+    versions: Arc<Versions>,
 }
 
 impl Relay {
@@ -139,6 +142,7 @@ impl Relay {
             hub: None,
             follower: None,
             filters: Filters::default(),
+            versions: Arc::default(),
         }
     }
 
@@ -259,11 +263,20 @@ impl Relay {
             return Ok((Moved::default(), None));
         };
         let more = batch.len() >= BATCH_EVENTS_MAX;
-        let rest = more.then(|| start.behind(last.id, last.priority > 0));
-        if more {
-            // The cut may have parted a resource's events, as may their priorities: those of earlier versions come along.
-            let earlier = store::earlier(&mut tx, merchant, &batch).await?;
-            batch.extend(earlier);
+        let rest = more.then(|| start.behind(last.id, last.priority > 0, now));
+        if more || start != Start::BEGINNING {
+            // Where it began or was cut may have parted a resource's events, as may their priorities: those of earlier versions come along, and those before them.
+            loop {
+                let gaps = self.versions.gaps(merchant, &batch);
+                if gaps.is_empty() {
+                    break;
+                }
+                let earlier = store::earlier(&mut tx, merchant, &batch, &gaps).await?;
+                if earlier.is_empty() {
+                    break;
+                }
+                batch.extend(earlier);
+            }
         }
         plan::order(&mut batch);
         let audience = store::audience(&mut tx, merchant, &self.filters, now).await?;
@@ -335,6 +348,7 @@ impl Relay {
             store::raise_lanes(&mut tx, &lanes, &hurried, now).await?;
         }
         tx.commit().await?;
+        self.versions.note(merchant, &batch);
         tracing::debug!(
             merchant.id = %merchant,
             events = moved.events,
@@ -398,29 +412,33 @@ impl Relay {
     /// The net: whatever is in the outbox, and hints whose NOTIFY was lost.
     async fn sweep(&self, found: &Found) {
         loop {
-            let started = Instant::now();
+            let mut rest = SWEEP_EVERY;
             match self.waiting().await {
-                Ok(merchants) => {
+                Ok((merchants, took)) => {
                     let _ = found.send(merchants);
+                    rest = took
+                        .saturating_mul(SWEEP_RESTS)
+                        .clamp(SWEEP_EVERY, SWEEP_AFTER_MAX);
                 }
                 Err(error) => tracing::warn!(error = %error, "the outbox could not be swept"),
             }
-            let rest = started.elapsed().saturating_mul(SWEEP_RESTS);
-            tokio::time::sleep(rest.clamp(SWEEP_EVERY, SWEEP_AFTER_MAX)).await;
+            tokio::time::sleep(rest).await;
         }
     }
 
-    /// Whoever has events in the outbox, hinted at or not.
-    async fn waiting(&self) -> Result<Vec<(MerchantId, Start)>, Error> {
+    /// Whoever has events in the outbox, hinted at or not; and how long it took to look through it.
+    async fn waiting(&self) -> Result<(Vec<(MerchantId, Start)>, Duration), Error> {
         let mut merchants = store::take_hints(&self.database).await?;
         let mut tx = self.database.begin_in_order().await?;
+        let started = Instant::now();
         let first = store::first_waiting(&mut tx, SWEEP_MERCHANTS_MAX).await?;
+        let took = started.elapsed();
         tx.commit().await?;
         let starts = first
             .into_iter()
             .map(|(merchant, first)| (merchant, Start::at(first)));
         merchants.extend(starts);
-        Ok(merchants)
+        Ok((merchants, took))
     }
 
     /// Tells the workers of other processes, at once when it has been quiet and coalesced when it has not.

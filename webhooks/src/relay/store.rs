@@ -19,6 +19,7 @@ use sqlx::{PgConnection, types::Json};
 use super::{
     filters::Filters,
     plan::{Audience, Entry, Interest, Pending},
+    versions::Gap,
     waiting::Start,
 };
 use crate::{
@@ -129,27 +130,18 @@ pub(super) async fn batch(
     Ok(rows)
 }
 
-/// What waits in the outbox of the resources of `batch`, of versions before those in it.
+/// What waits in the outbox where a batch has gaps.
 pub(super) async fn earlier(
     tx: &mut PgConnection,
     merchant: MerchantId,
     batch: &[Pending],
+    gaps: &[Gap<'_>],
 ) -> Result<Vec<Pending>, Error> {
-    let mut latest: HashMap<(&str, &str), i64> = HashMap::new();
-    // A first version has none before it, which spares an import of new products the search.
-    for event in batch.iter().filter(|event| event.resource_version > 1) {
-        let version = latest
-            .entry((&event.resource_kind, &event.resource_id))
-            .or_default();
-        *version = event.resource_version.max(*version);
-    }
-    if latest.is_empty() {
-        return Ok(Vec::new());
-    }
     let known: Vec<EventId> = batch.iter().map(|event| event.id).collect();
-    let kinds: Vec<&str> = latest.keys().map(|(kind, _)| *kind).collect();
-    let ids: Vec<&str> = latest.keys().map(|(_, id)| *id).collect();
-    let versions: Vec<i64> = latest.values().copied().collect();
+    let kinds: Vec<&str> = gaps.iter().map(|gap| gap.kind).collect();
+    let ids: Vec<&str> = gaps.iter().map(|gap| gap.id).collect();
+    let firsts: Vec<i64> = gaps.iter().map(|gap| gap.from_version).collect();
+    let lasts: Vec<i64> = gaps.iter().map(|gap| gap.before_version).collect();
     let rows = sqlx::query_as!(
         Pending,
         r#"select
@@ -164,21 +156,23 @@ pub(super) async fn earlier(
             earlier.occurred_at as "occurred_at: Timestamp",
             earlier.priority,
             octet_length(earlier.data::text) as "data_bytes!"
-        from unnest($2::text[], $3::text[], $4::bigint[]) as latest (kind, id, version)
+        from unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) as gap (kind, id, from_version, before_version)
         cross join lateral (
             select id, ctid, type, resource_type, resource_id, resource_version, scope, locations, occurred_at, priority, data
             from outbox
             where outbox.merchant_id = $1
-                and outbox.resource_type = latest.kind
-                and outbox.resource_id = latest.id
-                and outbox.resource_version < latest.version
-                and outbox.id <> all($5)
+                and outbox.resource_type = gap.kind
+                and outbox.resource_id = gap.id
+                and outbox.resource_version >= gap.from_version
+                and outbox.resource_version < gap.before_version
+                and outbox.id <> all($6)
             order by outbox.resource_version
         ) as earlier"#,
         merchant as MerchantId,
         &kinds as &[&str],
         &ids as &[&str],
-        &versions,
+        &firsts,
+        &lasts,
         &known as &[EventId],
     )
     .fetch_all(tx)
@@ -545,12 +539,19 @@ pub(crate) async fn raise_lanes(
     Ok(())
 }
 
-/// Takes the hints that other processes have left.
+/// Takes the hints that other processes have left. One that is just being written is passed over: its writer notifies again.
 pub(super) async fn take_hints(database: &Database) -> Result<Vec<(MerchantId, Start)>, Error> {
     let mut tx = database.begin().await?;
     let rows = sqlx::query!(
-        r#"delete from relay_hints
-        returning merchant_id as "merchant: MerchantId", since as "since: Timestamp""#,
+        r#"with taken as (
+            select merchant_id
+            from relay_hints
+            for update skip locked
+        )
+        delete from relay_hints
+        using taken
+        where relay_hints.merchant_id = taken.merchant_id
+        returning relay_hints.merchant_id as "merchant: MerchantId", relay_hints.since as "since: Timestamp""#,
     )
     .fetch_all(&mut *tx)
     .await?;

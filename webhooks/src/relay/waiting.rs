@@ -21,9 +21,6 @@ pub(super) struct Start {
 impl Start {
     pub(super) const BEGINNING: Self = Self::at(EventId::from_uuid(Uuid::nil()));
 
-    /// No event: nothing is left but what is found later.
-    const END: EventId = EventId::from_uuid(Uuid::max());
-
     /// At an event, or where it would be.
     pub(super) const fn at(event: EventId) -> Self {
         Self {
@@ -45,11 +42,12 @@ impl Start {
         }
     }
 
-    /// Where a read goes on that was full with this event as its last.
-    pub(super) fn behind(self, last: EventId, is_bulk: bool) -> Self {
+    /// Where a read of the time `now` goes on that was full with this event as its last.
+    pub(super) fn behind(self, last: EventId, is_bulk: bool, now: Timestamp) -> Self {
         if is_bulk {
+            // Of normal priority it found all that was there.
             Self {
-                normal: Self::END,
+                normal: EventId::least(now),
                 bulk: last,
             }
         } else {
@@ -126,18 +124,16 @@ mod tests {
     #[test]
     fn a_full_read_goes_on_behind_its_last_event_and_before_what_was_found_meanwhile() {
         let start = Start::at(event(10));
-        let among_normal = start.behind(event(20), false);
+        let now = Timestamp::from_unix_millis(30);
+        let among_normal = start.behind(event(20), false, now);
         assert_eq!(
             (among_normal.normal, among_normal.bulk),
             (event(20), event(10))
         );
-        // No event of normal priority is left, until one is found.
-        let among_bulk = among_normal.behind(event(15), true);
-        assert_eq!(
-            (among_bulk.normal, among_bulk.bulk),
-            (Start::END, event(15))
-        );
-        let with_found = among_bulk.min(Start::at(event(40)));
-        assert_eq!((with_found.normal, with_found.bulk), (event(40), event(15)));
+        // No event of normal priority was left.
+        let among_bulk = among_normal.behind(event(15), true, now);
+        assert_eq!((among_bulk.normal, among_bulk.bulk), (event(30), event(15)));
+        let with_found = among_bulk.min(Start::at(event(25)));
+        assert_eq!((with_found.normal, with_found.bulk), (event(25), event(15)));
     }
 }

@@ -203,6 +203,40 @@ async fn a_cut_batch_parts_no_resources_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_announced_late_goes_before_what_came_after_it() {
+    const RESOURCES: usize = 20;
+    let world = World::new().await;
+    let endpoint = world.endpoint(None).await.endpoint.id;
+    let announcer = kernel::event::Announcer::default();
+    let relay = crate::relay::Relay::new(
+        world.worker.clone(),
+        world.clock.clone(),
+        Arc::clone(&world.keyring),
+        announcer.clone(),
+        crate::relay::Wake::default(),
+    );
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let running = tokio::spawn(async move { relay.run(stopping).await });
+    // Of each resource the first versions are announced by nobody, as if their process had died, and the last since the time of its own event.
+    for number in 1..=RESOURCES {
+        let resource = format!("r{number}");
+        let now = world.clock.now();
+        let before = |seconds| Some(now.minus(std::time::Duration::from_secs(seconds)));
+        for (version, at) in [(1, before(2)), (2, before(1)), (3, Some(now))] {
+            let event = made(&resource, version);
+            world.append(&[Made { at, ..event }]).await;
+        }
+        announcer.announce(world.merchant, now);
+        let streams = i64::try_from(3 * number).unwrap();
+        world.until("select count(*) from streams", streams).await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    assert_whole(&world.stream(endpoint).await, 3 * RESOURCES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn relays_side_by_side_and_writers_beside_them_leave_streams_whole() {
     const WRITERS: usize = 6;
     const EVENTS: i64 = 40;
