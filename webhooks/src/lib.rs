@@ -18,6 +18,7 @@ pub mod filter;
 pub mod follow;
 pub mod hub;
 pub mod metrics;
+mod places;
 pub mod pull;
 pub mod relay;
 pub mod render;

@@ -14,6 +14,7 @@ use crate::{
     endpoint::{EndpointId, Outlet},
     event::{ENDPOINT_RESOURCE, PING, Receiver, TEST},
     filter::{Facts, Filter, FilterInput},
+    places,
 };
 
 /// An event in the outbox, as far as the relay needs to know it.
@@ -96,20 +97,8 @@ pub(super) fn order(batch: &mut [Pending]) {
             .or_default()
             .push(place);
     }
-    let mut moves = Vec::new();
-    for places in places.into_values().filter(|places| places.len() > 1) {
-        let mut by_version: Vec<&Pending> = places
-            .iter()
-            .filter_map(|&place| batch.get(place))
-            .collect();
-        by_version.sort_by_key(|event| event.resource_version);
-        moves.extend(places.iter().copied().zip(by_version.into_iter().cloned()));
-    }
-    for (place, event) in moves {
-        if let Some(slot) = batch.get_mut(place) {
-            *slot = event;
-        }
-    }
+    let groups: Vec<Vec<usize>> = places.into_values().collect();
+    places::fill(batch, groups, |event| event.resource_version);
 }
 
 /// Who is interested in what of a batch, in the order of endpoints. `data` has the data of those events that [`needs_data`] named.

@@ -8,6 +8,7 @@ use crate::{
     delivery::{Due, Lease, store},
     endpoint::EndpointId,
     error::Error,
+    places,
     worker::lanes::{Extent, Want},
 };
 
@@ -54,7 +55,8 @@ pub(super) fn lines(wants: Vec<Want>, found: Vec<Due>) -> Vec<Line> {
     lines.collect()
 }
 
-/// Drops what has to wait for an earlier delivery of its resource that is neither here nor among what is taken: one that is due later.
+/// Drops what has to wait for an earlier delivery of its resource that is neither here nor among what is taken: one that is due later. What is kept of a resource
+/// takes its places in the order of its sequences, so that none is taken without those before it.
 pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Result<(), Error> {
     let first = store::first_of_resources(tx, &resources(lines)).await?;
     let mut by_resource: HashMap<(EndpointId, i64), Vec<i64>> = HashMap::new();
@@ -86,8 +88,19 @@ pub(super) async fn hold_back(tx: &mut Transaction, lines: &mut [Line]) -> Resul
             }
             is_next
         });
+        order(&mut line.rows);
     }
     Ok(())
+}
+
+fn order(rows: &mut [Due]) {
+    let mut resources: HashMap<i64, Vec<usize>> = HashMap::new();
+    for (place, due) in rows.iter().enumerate() {
+        if let Some(key) = due.resource_key {
+            resources.entry(key).or_default().push(place);
+        }
+    }
+    places::fill(rows, resources.into_values(), |due| due.sequence);
 }
 
 /// The resources of what is due, each with how many of its deliveries are to be looked at: those that are here, those that are known, and one more.

@@ -112,3 +112,35 @@ fn of_each_lanes_resource_as_many_are_looked_at_as_are_here_or_known_and_one_mor
         [(lease(1), 7, 3), (lease(1), 8, 2), (lease(2), 7, 4),]
     );
 }
+
+#[test]
+fn where_room_ends_no_delivery_of_a_resource_is_taken_without_those_before_it() {
+    let of = |sequence, key, due_at| Due {
+        resource_key: key,
+        due_at: Timestamp::from_unix_millis(due_at),
+        ..due(1, sequence, 0)
+    };
+    // The first of the resource failed, and is due again after those behind it.
+    let found = vec![
+        of(2, Some(7), 10),
+        of(4, None, 20),
+        of(3, Some(7), 30),
+        of(1, Some(7), 40),
+    ];
+    let mut lines = lines(vec![want(1, 10, &[])], found);
+    for line in &mut lines {
+        order(&mut line.rows);
+    }
+    limit(&mut lines, 300, 50);
+    let line = lines.first().map(|line| (sequences(line), line.extent));
+    let before = ReadAfter {
+        normal: Some((Timestamp::from_unix_millis(10), 1)),
+        bulk: None,
+    };
+    let extent = Extent {
+        after: before,
+        settled: before,
+        complete: false,
+    };
+    assert_eq!(line, Some((vec![1, 4], extent)));
+}
