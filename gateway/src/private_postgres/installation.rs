@@ -163,8 +163,6 @@ fn parse_version(text: &str) -> Option<(u32, String)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     /// A directory of installations that only know their version.
@@ -178,14 +176,19 @@ mod tests {
                 let bin_dir = root.join(version).join("bin");
                 std::fs::create_dir_all(&bin_dir).unwrap();
                 std::fs::write(bin_dir.join("initdb"), "").unwrap();
-                let postgres = bin_dir.join("postgres");
-                std::fs::write(
-                    &postgres,
-                    format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}.4 (Some 1)'\n"),
-                )
-                .unwrap();
-                std::fs::set_permissions(&postgres, std::fs::Permissions::from_mode(0o755))
-                    .unwrap();
+                let script =
+                    format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}.4 (Some 1)'\n");
+                // Written by a process of its own: a file that is open here is open in whatever other tests start meanwhile, and so too busy to be run.
+                let written = Command::new("sh")
+                    .args([
+                        "-c",
+                        "printf %s \"$1\" > postgres && chmod 755 postgres",
+                        "sh",
+                    ])
+                    .arg(script)
+                    .current_dir(&bin_dir)
+                    .status();
+                assert!(written.unwrap().success());
             }
             Self(root)
         }
