@@ -8,17 +8,20 @@ use std::{
     time::Duration,
 };
 
+use kernel::clock::Clock;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     receiver::{Receiver, Reply},
-    world::{Made, World, made},
+    world::{Made, PATIENCE, World, limits, made},
 };
 use crate::{
     dead_letter::{self, Replay},
     endpoint::{self, DisabledReason, EndpointChange, Ping, Status},
     error::{Error, Refusal},
+    worker::Limits,
 };
 
 const FIRST_ONLY: &[Duration] = &[];
@@ -386,6 +389,50 @@ async fn what_waited_when_an_endpoint_was_disabled_is_sent_once_it_is_enabled() 
     receiver.wait_for(2).await;
     assert_eq!(receiver.sequences(), [1, 2]);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_asked_to_be_left_alone_is_sent_what_is_due_once_its_owner_changes_it() {
+    // Of its own accord the pause never ends.
+    let world = World::at(Clock::manual(Clock::system().now())).await;
+    let receiver = Receiver::start(|_, before| match before {
+        0 => Reply::RetryAfter(503, 100),
+        _ => Reply::Status(204),
+    })
+    .await;
+    let endpoint = world
+        .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
+        .await
+        .endpoint
+        .id;
+    let limits = Limits {
+        // As long as the test lasts, so that the pause is the worker's to know.
+        linger: PATIENCE,
+        ..limits()
+    };
+    let worker = world.worker(LATER, limits);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { worker.run(stop).await }
+    });
+    world.append(&[made("a", 1)]).await;
+    world.relay_all().await;
+    let failed = "select count(*) from deliveries where attempt_count = 1";
+    world.until(failed, 1).await;
+    for status in [Status::Disabled, Status::Enabled] {
+        let change = EndpointChange {
+            status: Some(status),
+            ..EndpointChange::default()
+        };
+        world.change(endpoint, change).await.unwrap();
+    }
+    world.append(&[made("b", 1)]).await;
+    world.relay_all().await;
+    let received = receiver.wait_for(2).await;
+    assert_eq!(received[1].body["resource"]["id"], "b");
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

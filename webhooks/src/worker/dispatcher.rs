@@ -347,16 +347,14 @@ impl Dispatcher {
     }
 
     fn aim(&mut self, endpoint: EndpointId, target: Arc<ReadyTarget>, now: Timestamp) {
-        let known = self.targets.get(&endpoint);
-        if known.is_some_and(|known| {
-            known.receiver != target.receiver || known.means.version != target.means.version
-        }) {
-            // What waits was read for other eyes, or for a shape without them: personal data may be missing from it.
-            self.lanes.reread(endpoint);
-        }
-        if known.is_some_and(|known| known.url != target.url) {
-            // Its owner has mended something.
-            self.lanes.trust(endpoint);
+        if let Some(known) = self.targets.get(&endpoint) {
+            if known.means.version != target.means.version {
+                // Its owner has mended something, or has had it disabled and enabled since we last looked.
+                self.lanes.trust(endpoint);
+            } else if known.receiver != target.receiver {
+                // What waits was read for other eyes: personal data may be missing from it.
+                self.lanes.reread(endpoint);
+            }
         }
         if target.url.is_none() {
             self.lanes.clear(endpoint);

@@ -295,7 +295,7 @@ impl<T> Lanes<T> {
         self.offer(endpoint, now);
     }
 
-    /// Forgets how an endpoint has fared: it goes elsewhere now.
+    /// Forgets how an endpoint has fared, and what was read for it as it was: it was changed.
     pub(super) fn trust(&mut self, endpoint: EndpointId) {
         if let Some(lane) = self.lanes.get_mut(&endpoint) {
             lane.window = Window::new();
