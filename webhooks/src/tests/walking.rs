@@ -165,7 +165,7 @@ impl Walk {
         let all = Seen::of(&self.world, &self.ids(), now).await;
         for (walker, seen) in self.walkers.iter_mut().zip(all) {
             if seen.lane.is_held {
-                walker.model.owner_died();
+                walker.model.owner_died(&seen.lane);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kernel::clock::Timestamp;
 
-use super::seen::{Said, Seen, Sent};
+use super::seen::{Lane, Said, Seen, Sent};
 
 /// Failures in a row that open it.
 const FAILURES: usize = 10;
@@ -27,6 +27,12 @@ impl Breaker {
     /// Until when nothing is sent, if that is to come.
     pub(super) fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.until.filter(|until| *until > now)
+    }
+
+    /// Whoever has the lane next goes by what was written down of it.
+    pub(super) fn owner_died(&mut self, lane: &Lane) {
+        self.openings = lane.breaker_count;
+        self.until = lane.rest_until;
     }
 
     fn open(&mut self, now: Timestamp) {

@@ -14,7 +14,7 @@ use kernel::clock::Timestamp;
 use super::{
     breaker::Breaker,
     fare::{Fare, Verdict},
-    seen::{Said, Seen, Sent},
+    seen::{Lane, Said, Seen, Sent},
 };
 use crate::{
     endpoint::CatchUp,
@@ -304,8 +304,9 @@ impl Model {
     }
 
     /// A worker was killed while it held the lane: what only it knew is forgotten.
-    pub(super) fn owner_died(&mut self) {
+    pub(super) fn owner_died(&mut self, lane: &Lane) {
         self.paused_until = None;
+        self.breaker.owner_died(lane);
     }
 
     /// Until when the receiver asked to be left alone, if that is to come.
