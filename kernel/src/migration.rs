@@ -1,10 +1,11 @@
 //! The schema: migrations, and the partitions of the histories.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{collections::HashSet, sync::LazyLock, time::Duration};
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use sqlx::{
-    AssertSqlSafe, Connection, Executor, PgConnection, Row, migrate::Migrator,
+    AssertSqlSafe, Connection, Executor, PgConnection, Row,
+    migrate::{MigrateError, Migrator},
     postgres::PgConnectOptions,
 };
 use uuid::Uuid;
@@ -32,8 +33,11 @@ const PARTITIONED: [&str; 6] = [
 /// Those of which old partitions are dropped. Ledgers are kept.
 const DROPPED: [&str; 4] = ["events", "streams", "attempts", "attempt_runs"];
 
-/// How long dropping a partition waits for who reads or writes the history, and holds up whoever comes after; it is tried again with the next sweep.
-const DROP_LOCK_TIMEOUT: &str = "2s";
+/// How long a change of the schema waits for who uses the table, a dump say, and holds up whoever comes after.
+const LOCK_TIMEOUT: &str = "2s";
+
+/// The pause before a migration that had to wait for too long is tried again.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Partitions are made this many days ahead, so that a sweeper that has been away for a week harms nobody.
 const DAYS_AHEAD: u64 = 14;
@@ -49,7 +53,7 @@ pub enum MigrationError {
     Database(#[from] Error),
     /// A migration fails, or one that was applied has been changed since.
     #[error("migration failed: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
 }
 
 impl From<sqlx::Error> for MigrationError {
@@ -58,16 +62,44 @@ impl From<sqlx::Error> for MigrationError {
     }
 }
 
-/// Applies what is missing, one process at a time (sqlx takes an advisory lock), and makes the partitions that are needed from `now` on.
+/// Applies what is missing, one process at a time (sqlx takes an advisory lock), and makes the partitions that are needed from `now` on. A migration waits for
+/// whoever uses its tables, and is not in the way of others meanwhile. Partitions are made by the next sweep if they can't be made now: until they are
+/// needed, or longer, the one by default takes their rows.
 pub async fn run(options: &PgConnectOptions, now: Timestamp) -> Result<(), MigrationError> {
     let mut connection = PgConnection::connect_with(options).await?;
-    MIGRATOR.run_direct(None, &mut connection, false).await?;
-    ensure_partitions(&mut connection, now).await?;
+    let timeout = format!("set lock_timeout = '{LOCK_TIMEOUT}'");
+    connection.execute(AssertSqlSafe(timeout)).await?;
+    while let Err(error) = MIGRATOR.run_direct(None, &mut connection, false).await {
+        match error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)
+                if is_lock_timeout(&cause) =>
+            {
+                tracing::warn!(error = %cause, "a migration waits for another process that migrates, or for a transaction that uses its tables; trying again");
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            error => return Err(error.into()),
+        }
+    }
+    connection.execute("reset lock_timeout").await?;
+    match ensure_partitions(&mut connection, now).await {
+        Err(Error::Sqlx(error)) if is_lock_timeout(&error) => {
+            tracing::warn!(error = %error, "partitions could not be made yet");
+        }
+        made => made?,
+    }
     connection.close().await?;
     Ok(())
 }
 
-/// Makes the daily partitions from the day of `now` to [`DAYS_AHEAD`] days later. Needs the tables' owner.
+/// Whether a lock was not to be had in time.
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
+/// Makes the daily partitions from the day of `now` to [`DAYS_AHEAD`] days later. Needs the tables' owner. Fails if somebody uses a history for so long that
+/// everybody else would have to wait; the next sweep tries again.
 pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) -> Result<(), Error> {
     let today = DateTime::<Utc>::from(now).date_naive();
     let mut tx = connection.begin().await?;
@@ -102,7 +134,8 @@ async fn create_partition(
     // Policies are the parent's; asked by its own name, a partition shows nothing, not even to its owner.
     // A history is looked through for its statistics when it has doubled: by default that is done for each tenth more, and costs a busy day more than its writes.
     let statement = format!(
-        "create table {partition} partition of {table} for values from ('{from}') to ('{to}') with (autovacuum_analyze_scale_factor = 1);
+        "set local lock_timeout = '{LOCK_TIMEOUT}';
+        create table {partition} partition of {table} for values from ('{from}') to ('{to}') with (autovacuum_analyze_scale_factor = 1);
         alter table {partition} enable row level security, force row level security"
     );
     match savepoint.execute(AssertSqlSafe(statement)).await {
@@ -130,7 +163,7 @@ pub async fn drop_partitions(
             .any(|table| day_of(table, &partition).is_some_and(|day| day < first_kept));
         if is_old {
             let statement =
-                format!("set local lock_timeout = '{DROP_LOCK_TIMEOUT}'; drop table {partition}");
+                format!("set local lock_timeout = '{LOCK_TIMEOUT}'; drop table {partition}");
             let mut tx = connection.begin().await?;
             tx.execute(AssertSqlSafe(statement)).await?;
             tx.commit().await?;

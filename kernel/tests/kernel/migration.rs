@@ -115,6 +115,66 @@ async fn a_schema_of_a_newer_binary_serves_this_one_and_a_changed_migration_is_r
     ));
 }
 
+/// Somebody who uses `table` for as long as its connection is kept, as a dump does.
+async fn reader_of(options: &PgConnectOptions, table: &str) -> PgConnection {
+    let mut reader = PgConnection::connect_with(options).await.unwrap();
+    let lock = format!("begin; lock table {table} in access share mode");
+    reader.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
+    reader
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_migration_waits_for_a_dump_and_nobody_waits_for_the_migration() {
+    let options = empty_database().await;
+    migration::run(&options, midnight()).await.unwrap();
+    let mut other = PgConnection::connect_with(&options).await.unwrap();
+    // As if the one that adds columns to lanes were new.
+    other
+        .execute(
+            "delete from _sqlx_migrations where version = 12;
+            alter table relay_hints drop column since;
+            alter table lanes drop column added_at, drop column unordered_signal",
+        )
+        .await
+        .unwrap();
+    let reader = reader_of(&options, "lanes").await;
+    let migrated = tokio::spawn({
+        let options = options.clone();
+        async move { migration::run(&options, midnight()).await }
+    });
+    let waiting = "select count(*) from pg_locks where not granted";
+    while other.fetch_one(waiting).await.unwrap().get::<i64, _>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Behind the migration in the queue for the table.
+    soon(other.execute("select count(*) from lanes"))
+        .await
+        .unwrap();
+    assert!(!migrated.is_finished());
+    reader.close().await.unwrap();
+    soon(migrated).await.unwrap().unwrap();
+    other
+        .execute("select unordered_signal from lanes")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_start_beside_a_dump_leaves_new_partitions_to_the_next_sweep() {
+    let options = empty_database().await;
+    migration::run(&options, midnight()).await.unwrap();
+    let mut owner = PgConnection::connect_with(&options).await.unwrap();
+    let before = partitions(&mut owner).await.len();
+    let reader = reader_of(&options, "events").await;
+    let tomorrow = midnight().plus(DAY);
+    soon(migration::run(&options, tomorrow)).await.unwrap();
+    ensure_partitions(&mut owner, tomorrow).await.unwrap_err();
+    assert_eq!(partitions(&mut owner).await.len(), before);
+    reader.close().await.unwrap();
+    ensure_partitions(&mut owner, tomorrow).await.unwrap();
+    assert_eq!(partitions(&mut owner).await.len(), before + HISTORIES);
+}
+
 #[tokio::test]
 async fn each_day_makes_one_more_and_rows_lie_where_their_day_is() {
     let world = World::create().await;
