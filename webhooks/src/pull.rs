@@ -28,7 +28,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
-    dead_letter::DeadLetterId,
+    dead_letter::{self, DeadLetterId},
     delivery::{self, Attempt, Made},
     endpoint::{EndpointId, Visible, settings::PullMode},
     error::{Error, Refusal},
@@ -636,8 +636,9 @@ impl Leasing {
         let form = reading.form;
         let held = store::held(&mut tx, merchant, id, lease, now).await?;
         let receiver = stream::receiver(&mut tx, actor, id, now).await?;
-        let ids: Vec<EventId> = held.iter().map(|row| row.event).collect();
-        let events = events(&mut tx, actor, &ids, now).await?;
+        let numbered: Vec<(i64, EventId)> =
+            held.iter().map(|row| (row.sequence, row.event)).collect();
+        let events = events(&mut tx, actor, id, &numbered, now).await?;
         let wanted = events
             .iter()
             .filter(|event| form.wants_personal(event, &receiver));
@@ -675,8 +676,7 @@ impl Leasing {
             now,
         )
         .await?;
-        let ids: Vec<EventId> = rows.iter().map(|(_, event)| *event).collect();
-        let events = events(&mut tx, actor, &ids, now).await?;
+        let events = events(&mut tx, actor, id, &rows, now).await?;
         let buried: Vec<(DeadLetterId, i64, &Event)> = rows
             .iter()
             .zip(&events)
@@ -690,23 +690,24 @@ impl Leasing {
     }
 }
 
-/// The events with these ids, in their order: from the history, or from the dead letters if retention has dropped them there; one that is in neither
-/// is withheld.
+/// The events under these numbers of an endpoint, in their order: from the history, or from its dead letters if retention has dropped them there; one that is
+/// in neither is withheld.
 async fn events(
     tx: &mut PgConnection,
     actor: &Actor,
-    ids: &[EventId],
+    endpoint: EndpointId,
+    numbered: &[(i64, EventId)],
     now: Timestamp,
 ) -> Result<Vec<Event>, Error> {
-    let mut found = event::select(&mut *tx, &[actor.merchant], ids).await?;
-    let missing: Vec<EventId> = ids
-        .iter()
-        .copied()
-        .filter(|id| !found.contains_key(id))
-        .collect();
+    let merchant = [actor.merchant];
+    let ids: Vec<EventId> = numbered.iter().map(|(_, id)| *id).collect();
+    let mut found = event::select(&mut *tx, &merchant, &ids).await?;
+    let missing = numbered.iter().filter(|(_, id)| !found.contains_key(id));
+    let (sequences, missing): (Vec<i64>, Vec<EventId>) = missing.copied().unzip();
     if !missing.is_empty() {
-        let kept = crate::dead_letter::store::events(tx, &[actor.merchant], &missing).await?;
-        found.extend(kept);
+        let letters =
+            dead_letter::store::events(tx, &merchant, &[endpoint], &sequences, &missing).await?;
+        found.extend(letters);
     }
     let events = ids.iter().map(|id| {
         let event = found.remove(id);

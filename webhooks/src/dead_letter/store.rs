@@ -152,10 +152,12 @@ pub(super) async fn list(
     Ok(stored.into_iter().map(Row::from).collect())
 }
 
-/// The events of dead letters, for replays of what retention has dropped from the history.
+/// The events of dead letters, for replays of what retention has dropped from the history: of these endpoints, under these numbers.
 pub(crate) async fn events(
     tx: &mut PgConnection,
     merchants: &[MerchantId],
+    endpoints: &[EndpointId],
+    sequences: &[i64],
     events: &[EventId],
 ) -> Result<HashMap<EventId, Event>, Error> {
     let rows = sqlx::query!(
@@ -165,8 +167,12 @@ pub(crate) async fn events(
             personal
         from dead_letters
         where merchant_id = any($1)
-            and event_id = any($2)"#,
+            and endpoint_id = any($2)
+            and sequence = any($3)
+            and event_id = any($4)"#,
         merchants as &[MerchantId],
+        endpoints as &[EndpointId],
+        sequences,
         events as &[EventId],
     )
     .fetch_all(tx)

@@ -71,23 +71,29 @@ pub(in crate::worker) struct Sending {
 }
 
 /// Where events are kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Kept {
     InHistory,
     /// Copied, for replays of what retention has dropped.
-    InDeadLetters,
+    InDeadLetters {
+        endpoints: Vec<EndpointId>,
+        sequences: Vec<i64>,
+    },
 }
 
 impl Kept {
     async fn select(
-        self,
+        &self,
         tx: &mut Transaction,
         merchants: &[MerchantId],
         ids: &[EventId],
     ) -> Result<HashMap<EventId, Event>, Error> {
         Ok(match self {
             Self::InHistory => event::select(&mut *tx, merchants, ids).await?,
-            Self::InDeadLetters => dead_letter::store::events(&mut *tx, merchants, ids).await?,
+            Self::InDeadLetters {
+                endpoints,
+                sequences,
+            } => dead_letter::store::events(&mut *tx, merchants, endpoints, sequences, ids).await?,
         })
     }
 }
@@ -459,10 +465,16 @@ async fn read_events(
     let mut ids: Vec<EventId> = due.iter().map(|due| due.event).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut events = select_events(&mut *tx, Kept::InHistory, merchants, &ids, faults).await?;
+    let mut events = select_events(&mut *tx, &Kept::InHistory, merchants, &ids, faults).await?;
     ids.retain(|id| !events.contains_key(id));
     if !ids.is_empty() {
-        let copies = select_events(&mut *tx, Kept::InDeadLetters, merchants, &ids, faults).await?;
+        let missing = due.iter().filter(|due| !events.contains_key(&due.event));
+        let (endpoints, sequences) = missing.map(|due| (due.endpoint, due.sequence)).unzip();
+        let letters = Kept::InDeadLetters {
+            endpoints,
+            sequences,
+        };
+        let copies = select_events(&mut *tx, &letters, merchants, &ids, faults).await?;
         faults.retain(|id, _| !copies.contains_key(id));
         events.extend(copies);
         for (id, fault) in &*faults {
@@ -493,7 +505,7 @@ async fn read_events(
 /// Reads events at once, or one by one if that fails by one of them.
 async fn select_events(
     tx: &mut Transaction,
-    kept: Kept,
+    kept: &Kept,
     merchants: &[MerchantId],
     ids: &[EventId],
     faults: &mut Faults,
