@@ -1,10 +1,15 @@
-//! Events as they happen: streams that are followed by server-sent events, and events that are handed out by lease.
+//! Events as they happen: streams that are followed by server-sent events, events that are handed out by lease, and the operator's archive.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Read,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use flate2::read::GzDecoder;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{Client, EventStream, Stoa, StoaOptions, wait_for};
+use tests::{Client, EventStream, Stoa, StoaOptions, new_key, wait_for};
 
 use crate::STOA;
 
@@ -258,4 +263,61 @@ async fn a_subscription_tells_the_same_as_the_stream_and_ends_with_the_grant() {
     assert_eq!(code, "invalid_token", "{}", told.data);
     assert!(ended.elapsed() < FELT_WITHIN, "{:?}", ended.elapsed());
     assert_eq!(all.next().await, None);
+}
+
+/// The events of the one merchant in an archive, in the order of its objects' names, each once.
+fn archived(directory: &Path) -> Vec<Value> {
+    let entries = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let merchants = entries(directory);
+    assert!(merchants.len() <= 1, "{merchants:?}");
+    let mut events: Vec<Value> = Vec::new();
+    for object in merchants.iter().flat_map(|merchant| entries(merchant)) {
+        let mut text = String::new();
+        let gzipped = std::fs::File::open(object).unwrap();
+        GzDecoder::new(gzipped).read_to_string(&mut text).unwrap();
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            if events.iter().all(|known| known["id"] != event["id"]) {
+                events.push(event);
+            }
+        }
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_archive_is_the_feed_though_the_server_is_killed() {
+    let name = format!("stoa-archive-{}", new_key());
+    let archive = std::env::temp_dir().join(name);
+    let url = format!("file://{}?linger_seconds=0", archive.display());
+    let options = StoaOptions {
+        arguments: vec!["--event-sink".to_owned(), url],
+        ..StoaOptions::default()
+    };
+    let mut stoa = Stoa::start_with(STOA, options).await;
+    let client = stoa.client().await;
+    make(&client, "before", 3).await;
+    wait_for("the archive to begin", async || {
+        (!archived(&archive).is_empty()).then_some(())
+    })
+    .await;
+    stoa.kill();
+    stoa.restart().await;
+    client.refresh().await;
+    make(&client, "after", 3).await;
+    wait_for("the archive to be the feed", async || {
+        let feed = client.feed().await;
+        let products = feed
+            .iter()
+            .filter(|event| event["type"] == "product.created");
+        (products.count() == 6 && archived(&archive) == feed).then_some(())
+    })
+    .await;
+    drop(stoa);
+    std::fs::remove_dir_all(archive).unwrap();
 }
