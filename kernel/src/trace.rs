@@ -1,6 +1,6 @@
 //! Traces (W3C Trace Context, OpenTelemetry): which one a request belongs to, and what it causes later.
 //!
-//! The edge joins a request's span to the trace that its client names, and [carries](carry) it for as long as the request is answered; the outbox asks by
+//! The edge joins a request's span to the trace that its client names, and [carries](carry) it for as long as the request is worked on; the outbox asks by
 //! the request's id, because what appends an event may be another task, which works for several requests at once. The event's row takes the trace on, to
 //! the attempts of its deliveries.
 //!
@@ -34,7 +34,7 @@ const VERSION: &str = "00";
 /// Whether spans are exported by this process.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// The traces of the requests that are being answered.
+/// The traces of the requests that are being worked on.
 static CARRIED: LazyLock<Mutex<HashMap<RequestId, TraceParent>>> = LazyLock::new(Mutex::default);
 
 /// Whether spans are exported by this process.

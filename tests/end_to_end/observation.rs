@@ -66,6 +66,15 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Looks at the tables as a worker does.
+async fn worker_of(stoa: &Stoa) -> sqlx::PgConnection {
+    let database = sqlx::PgConnection::connect(&stoa.database_url()).await;
+    let mut database = database.unwrap();
+    let worker = sqlx::raw_sql("set role stoa_worker");
+    worker.execute(&mut database).await.unwrap();
+    database
+}
+
 async fn traced(collector_url: String) -> Stoa {
     let options = StoaOptions {
         arguments: vec!["--otlp-endpoint".to_owned(), collector_url],
@@ -99,13 +108,7 @@ async fn a_trace_goes_from_the_callers_request_to_the_attempts_that_it_causes() 
     let request = collector.span("POST /v1/products").await;
     assert_eq!(hex(&request.parent_span_id), CALLER);
     // What it caused says so, long after it was answered.
-    let mut database = sqlx::PgConnection::connect(&stoa.database_url())
-        .await
-        .unwrap();
-    sqlx::raw_sql("set role stoa_worker")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let mut database = worker_of(&stoa).await;
     let trace_parent = wait_for("the event to be relayed", async || {
         let row = sqlx::raw_sql("select trace_parent from events where type = 'product.created'")
             .fetch_optional(&mut database)
@@ -127,6 +130,45 @@ async fn a_trace_goes_from_the_callers_request_to_the_attempts_that_it_causes() 
         passed_on,
         format!("00-{TRACE}-{}-01", hex(&attempt.span_id))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_import_writes_after_its_answer_has_begun_is_in_the_trace_too() {
+    /// More than a batch.
+    const PRODUCTS: usize = 1_100;
+    let (_collector, url) = Collector::start().await;
+    let stoa = traced(url).await;
+    let client = stoa.client().await;
+    let mut lines = String::new();
+    for number in 0..PRODUCTS {
+        let price = json!({"amount": "1.00", "currency": "EUR"});
+        let name = format!("P-{number}");
+        let product =
+            json!({"externalId": name, "title": name, "variants": [{"sku": name, "price": price}]});
+        writeln!(lines, "{product}").unwrap();
+    }
+    let results = client
+        .request(Method::POST, "/v1/catalog-imports")
+        .header("traceparent", format!("00-{TRACE}-{CALLER}-01"))
+        .header("idempotency-key", new_key())
+        .header("content-type", "application/x-ndjson")
+        .body(lines)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(results.status(), 200);
+    results.bytes().await.unwrap();
+    let mut database = worker_of(&stoa).await;
+    let traces = wait_for("the events to be relayed", async || {
+        let sql = "select trace_parent from events where type = 'product.created'";
+        let rows = sqlx::raw_sql(sql).fetch_all(&mut database).await.unwrap();
+        (rows.len() == PRODUCTS).then_some(rows)
+    })
+    .await;
+    for row in traces {
+        let trace: Option<String> = row.get(0);
+        assert!(trace.is_some_and(|trace| trace.contains(TRACE)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use http_body_util::BodyExt;
 use kernel::{
     page::Page,
     problem::{self, Problem},
+    trace::Carried,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -132,7 +133,12 @@ async fn import_catalog(
     let replayed = session.is_continued();
     let results = session.results(0);
     let version = request.version();
-    tokio::spawn(run(session, pieces(request.into_body(), version)));
+    let trace = request.extensions().get::<Arc<Carried>>().cloned();
+    let body = pieces(request.into_body(), version);
+    tokio::spawn(async move {
+        run(session, body).await;
+        drop(trace);
+    });
     let mut response = ndjson(results);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
