@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     dead_letter::{self, Replay},
-    endpoint::{self, DisabledReason, EndpointChange, Ping, Status},
+    endpoint::{self, DisabledReason, EndpointChange, EndpointId, Ping, Status},
     error::{Error, Refusal},
     worker::Limits,
 };
@@ -391,48 +391,106 @@ async fn what_waited_when_an_endpoint_was_disabled_is_sent_once_it_is_enabled() 
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_asked_to_be_left_alone_is_sent_what_is_due_once_its_owner_changes_it() {
-    // Of its own accord the pause never ends.
-    let world = World::at(Clock::manual(Clock::system().now())).await;
-    let receiver = Receiver::start(|_, before| match before {
-        0 => Reply::RetryAfter(503, 100),
-        _ => Reply::Status(204),
-    })
-    .await;
-    let endpoint = world
-        .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
-        .await
-        .endpoint
-        .id;
-    let limits = Limits {
-        // As long as the test lasts, so that the pause is the worker's to know.
-        linger: PATIENCE,
-        ..limits()
-    };
-    let worker = world.worker(LATER, limits);
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let stop = stop.clone();
-        async move { worker.run(stop).await }
-    });
-    world.append(&[made("a", 1)]).await;
-    world.relay_all().await;
-    let failed = "select count(*) from deliveries where attempt_count = 1";
-    world.until(failed, 1).await;
-    for status in [Status::Disabled, Status::Enabled] {
-        let change = EndpointChange {
-            status: Some(status),
-            ..EndpointChange::default()
+/// A receiver that fails some events, whereupon it is sent nothing for as long as the clock stands.
+struct LeftAlone {
+    world: World,
+    receiver: Receiver,
+    endpoint: EndpointId,
+    failing: usize,
+    stop: CancellationToken,
+    worker: tokio::task::JoinHandle<()>,
+}
+
+impl LeftAlone {
+    /// It fails so many of the events by `reply`.
+    async fn new(failing: usize, reply: fn() -> Reply) -> Self {
+        let world = World::at(Clock::manual(Clock::system().now())).await;
+        let receiver = Receiver::start(move |_, before| {
+            if before < failing {
+                reply()
+            } else {
+                Reply::Status(204)
+            }
+        })
+        .await;
+        let endpoint = world
+            .endpoint_of(&world.actor, Some(&receiver.url), Some(&["order.placed"]))
+            .await
+            .endpoint
+            .id;
+        let limits = Limits {
+            // As long as a test lasts, so that a pause is the worker's to know.
+            linger: PATIENCE,
+            ..limits()
         };
-        world.change(endpoint, change).await.unwrap();
+        let worker = world.worker(LATER, limits);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        Self {
+            world,
+            receiver,
+            endpoint,
+            failing,
+            stop,
+            worker: tokio::spawn(async move { worker.run(stopping).await }),
+        }
     }
-    world.append(&[made("b", 1)]).await;
-    world.relay_all().await;
-    let received = receiver.wait_for(2).await;
-    assert_eq!(received[1].body["resource"]["id"], "b");
-    stop.cancel();
-    running.await.unwrap();
+
+    /// Waits until it has failed so many events, these among them.
+    async fn fails(&self, events: &[Made], count: i64) {
+        self.world.append(events).await;
+        self.world.relay_all().await;
+        let failed = "select count(*) from deliveries where attempt_count = 1";
+        self.world.until(failed, count).await;
+    }
+
+    /// Once its owner has made these changes, the next event arrives.
+    async fn sees_the_next_after(self, changes: Vec<EndpointChange>) {
+        for change in changes {
+            self.world.change(self.endpoint, change).await.unwrap();
+        }
+        self.world.append(&[made("next", 1)]).await;
+        self.world.relay_all().await;
+        // As whatever happens has it look, before it reads again where deliveries go.
+        self.world.wake.wake();
+        let received = self.receiver.wait_for(self.failing + 1).await;
+        assert_eq!(received[self.failing].body["resource"]["id"], "next");
+        self.stop.cancel();
+        let stopped = tokio::time::timeout(PATIENCE, self.worker).await;
+        stopped.expect("stops in time").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_asked_to_be_left_alone_is_sent_what_is_due_once_it_was_disabled_and_enabled() {
+    let left_alone = LeftAlone::new(1, || Reply::RetryAfter(503, 100)).await;
+    left_alone.fails(&[made("a", 1)], 1).await;
+    let status = |status| EndpointChange {
+        status: Some(status),
+        ..EndpointChange::default()
+    };
+    let changes = vec![status(Status::Disabled), status(Status::Enabled)];
+    left_alone.sees_the_next_after(changes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_breaker_that_has_just_opened_closes_with_whatever_the_owner_changes() {
+    let left_alone = LeftAlone::new(11, || Reply::Status(500)).await;
+    let events: Vec<Made> = (0..10)
+        .map(|number| made(&format!("a{number}"), 1))
+        .collect();
+    left_alone.fails(&events, 10).await;
+    let world = &left_alone.world;
+    let rests = "select count(*) from lanes where owner is null and breaker_count = 1";
+    world.until(rests, 1).await;
+    // The probe: the worker has just looked which lanes to let go of when it fails, and has this one when it is changed.
+    world.clock.advance(Duration::from_secs(2));
+    left_alone.fails(&[made("probe", 1)], 11).await;
+    let change = EndpointChange {
+        description: Some(Some("mended".to_owned())),
+        ..EndpointChange::default()
+    };
+    left_alone.sees_the_next_after(vec![change]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

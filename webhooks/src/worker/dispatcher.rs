@@ -200,6 +200,7 @@ impl Dispatcher {
                 self.release_idle().await;
             }
             if stepping.is_none() && now >= resume_at {
+                self.targets_wanted |= self.lanes.is_any_in_doubt(self.clock.now());
                 let rereads_targets = self.rereads_targets();
                 if self.wants_step(look, rereads_targets) {
                     let look = std::mem::take(&mut look);
@@ -406,10 +407,18 @@ impl Dispatcher {
         if idle.is_empty() {
             return Ok(true);
         }
+        let now = self.clock.now();
         let mut tx = self.database.begin_in_order().await?;
         let seen = store::look(&mut tx, self.owner, &idle).await?;
+        let targets = &self.targets;
+        let targets = self.reader.targets(&mut tx, &seen, targets, now).await?;
         let next_due = store::next_due(&mut tx, &seen).await?;
         tx.commit().await?;
+        for (endpoint, target) in targets {
+            if let Some(target) = target {
+                self.aim(endpoint, target, now);
+            }
+        }
         // Also of endpoints to which nothing was sent when we last looked at them: with the signal we may just have passed over their being
         // enabled. If nothing goes there after all, the next owner finds out.
         let lanes: Vec<store::Release> = seen
@@ -504,9 +513,6 @@ impl Dispatcher {
                         self.forget(lease.endpoint);
                     }
                 }
-                for lease in renewed {
-                    self.lanes.raise(lease.endpoint, lease.signal);
-                }
             }
             Err(error) => tracing::warn!(error = %error, "leases could not be renewed"),
         }
@@ -590,16 +596,17 @@ impl Dispatcher {
         let lanes = &self.lanes;
         self.idle_since
             .retain(|endpoint, _| !lanes.has_work(*endpoint));
-        let now = Instant::now();
+        let (now, time) = (Instant::now(), self.clock.now());
         let is_full = self.lanes.room() == 0;
         let ripe: Vec<Lease> = idle
             .into_iter()
             .filter(|lease| {
                 let idle_since = *self.idle_since.entry(lease.endpoint).or_insert(now);
-                is_full
+                let is_ripe = is_full
                     || !self.sends(lease.endpoint)
                     || self.lanes.rest_until(lease.endpoint).is_some()
-                    || now.duration_since(idle_since) >= self.lanes.limits().linger
+                    || now.duration_since(idle_since) >= self.lanes.limits().linger;
+                is_ripe && !self.lanes.is_in_doubt(lease.endpoint, time)
             })
             .collect();
         if ripe.is_empty() {

@@ -79,6 +79,8 @@ struct Lane<T> {
     paused_until: Option<Timestamp>,
     /// Whether it has a place among the turns of its merchant.
     has_turn: bool,
+    /// Its signal when its endpoint was last read, which may have been changed since if it is another now.
+    aimed_at: Signal,
     /// Whether the table may hold due rows that are not known here.
     unread: bool,
     reach: Reach,
@@ -142,6 +144,15 @@ impl<T> Lane<T> {
             breaker::State::Open { until } => Some(until),
             breaker::State::Closed { .. } | breaker::State::HalfOpen => None,
         }
+    }
+
+    fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let paused_until = self.paused_until.filter(|until| *until > now);
+        self.rest_until().max(paused_until)
+    }
+
+    fn is_in_doubt(&self, now: Timestamp) -> bool {
+        self.aimed_at != self.lease.signal && self.quiet_until(now).is_some()
     }
 }
 
@@ -270,6 +281,7 @@ impl<T> Lanes<T> {
             is_noted_open: breaker_openings > 0,
             paused_until: None,
             has_turn: false,
+            aimed_at: lease.signal,
             unread: true,
             reach: Reach::default(),
             reading: None,
@@ -277,15 +289,15 @@ impl<T> Lanes<T> {
         self.lanes.insert(lease.endpoint, lane);
     }
 
-    /// Does as the endpoint's owner asks from now on.
+    /// Does as the endpoint's owner asks, who was just asked, from now on.
     pub(super) fn heed(&mut self, endpoint: EndpointId, wishes: Wishes, now: Timestamp) {
-        let Some(lane) = self
-            .lanes
-            .get_mut(&endpoint)
-            .filter(|lane| lane.wishes != wishes)
-        else {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else {
             return;
         };
+        lane.aimed_at = lane.lease.signal;
+        if lane.wishes == wishes {
+            return;
+        }
         lane.wishes = wishes;
         if lane.rate.map(|rate| rate.per_second()) != wishes.rate_per_second {
             lane.rate = wishes
@@ -293,6 +305,17 @@ impl<T> Lanes<T> {
                 .map(|per_second| Rate::new(per_second, now));
         }
         self.offer(endpoint, now);
+    }
+
+    /// Whether a lane is quiet and perhaps should not be: its endpoint may have been changed.
+    pub(super) fn is_in_doubt(&self, endpoint: EndpointId, now: Timestamp) -> bool {
+        let lane = self.lanes.get(&endpoint);
+        lane.is_some_and(|lane| lane.is_in_doubt(now))
+    }
+
+    /// Whether any lane is.
+    pub(super) fn is_any_in_doubt(&self, now: Timestamp) -> bool {
+        self.lanes.values().any(|lane| lane.is_in_doubt(now))
     }
 
     /// Forgets how an endpoint has fared, and what was read for it as it was: it was changed.
@@ -704,9 +727,7 @@ impl<T> Lanes<T> {
 
     /// Until when nothing is sent to a lane: while its breaker is open, and while its receiver wants to be left alone. Its next owner keeps to that too.
     pub(super) fn quiet_until(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
-        let lane = self.lanes.get(&endpoint)?;
-        let paused_until = lane.paused_until.filter(|until| *until > now);
-        lane.rest_until().max(paused_until)
+        self.lanes.get(&endpoint)?.quiet_until(now)
     }
 
     /// How often a lane's breaker has opened since its endpoint last accepted something.

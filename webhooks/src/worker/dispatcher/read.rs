@@ -214,7 +214,7 @@ impl Reader {
     }
 
     /// Reads where these lanes' deliveries go and what may be seen there.
-    async fn targets(
+    pub(super) async fn targets(
         &self,
         tx: &mut Transaction,
         leases: &[Lease],
