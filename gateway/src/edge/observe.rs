@@ -61,14 +61,16 @@ pub(crate) async fn observe(
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned());
     let (span, carried) = span_of(&request, id, route.as_deref());
-    if let Some(carried) = carried {
-        // For as long as the request is answered, or for longer: whoever works on it after that takes it along.
-        request.extensions_mut().insert(Arc::new(carried));
+    // For as long as the request is answered; who works on it for longer takes it along.
+    let carried = carried.map(Arc::new);
+    if let Some(carried) = &carried {
+        request.extensions_mut().insert(Arc::clone(carried));
     }
     let response = match wrong_version(&request) {
         Some(fault) => fault.into_response(),
         None => next.run(request).instrument(span.clone()).await,
     };
+    drop(carried);
     let mut response = fault::render(as_problem(response), id, &headers);
     let _entered = span.enter();
     let status = response.status().as_u16();
