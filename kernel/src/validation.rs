@@ -44,7 +44,8 @@ pub fn from_json_line<T: DeserializeOwned + Validate>(json: &[u8]) -> Result<T, 
     // A valid body is read straight from its bytes; only a faulty one pays for being searched.
     let value = match serde_json::from_slice::<T>(json) {
         Ok(value) => value,
-        Err(error) if error.is_data() => {
+        // Not by the error's own category: of a word that is looked for and null that is found, serde_json says that the syntax is broken.
+        Err(error) => {
             let document = serde_json::from_slice::<Value>(json).map_err(|error| syntax(&error))?;
             let mut faults = structural_faults::<T>(document);
             if faults.is_empty() {
@@ -53,7 +54,6 @@ pub fn from_json_line<T: DeserializeOwned + Validate>(json: &[u8]) -> Result<T, 
             }
             return Err(JsonError::Fields(faults));
         }
-        Err(error) => return Err(syntax(&error)),
     };
     check(&value).map_err(JsonError::Fields)?;
     Ok(value)
@@ -252,6 +252,14 @@ mod tests {
         reference: String,
         lines: Vec<Line>,
         note: Option<String>,
+        #[serde(default)]
+        urgency: Urgency,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    enum Urgency {
+        #[default]
+        Low,
     }
 
     #[derive(Debug, Deserialize)]
@@ -316,6 +324,14 @@ mod tests {
             pointers(r#"{"lines": []}"#),
             [pair("/reference", "required")]
         );
+        for no_word in ["null", "5", "true", "[]"] {
+            assert_eq!(
+                pointers(&format!(
+                    r#"{{"reference": "a", "lines": [], "urgency": {no_word}}}"#
+                )),
+                [pair("/urgency", "invalid")]
+            );
+        }
     }
 
     #[test]
