@@ -2,7 +2,9 @@
 //!
 //! Each event is shown as the endpoint's owner may see it now; one that it may no longer see keeps its number and says only that.
 
-use kernel::{actor::Actor, clock::Timestamp, db, id::MerchantId, keyring::Keyring};
+use kernel::{
+    actor::Actor, clock::Timestamp, db, id::MerchantId, keyring::Keyring, problem::FieldError,
+};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -38,7 +40,8 @@ pub struct StreamPage {
     pub last_sequence: i64,
 }
 
-/// Reads an endpoint's stream. What retention has dropped is an error that names the oldest number that is still there.
+/// Reads an endpoint's stream. What retention has dropped is an error that names the oldest number that is still there, and so is a number that the stream has
+/// not come to: its reader would wait for what it takes for the future.
 pub async fn read(
     tx: &mut PgConnection,
     actor: &Actor,
@@ -52,6 +55,13 @@ pub async fn read(
     let StreamRequest { after, limit } = request;
     // Read before the entries: what is numbered meanwhile is then at most missing from this figure.
     let last_sequence = store::last_sequence(&mut *tx, merchant, endpoint).await?;
+    if after > last_sequence {
+        let detail = format!(
+            "is beyond the newest number of this stream, which is {last_sequence}; is it another endpoint's?"
+        );
+        let beyond = FieldError::in_parameter("after", "out_of_range", detail);
+        return Err(Error::InvalidFields(vec![beyond]));
+    }
     let mut entries = store::entries(&mut *tx, merchant, endpoint, after, i64::from(limit)).await?;
     let ids: Vec<_> = entries.iter().map(|(event, _)| *event).collect();
     let mut events = event::select(&mut *tx, &[merchant], &ids).await?;

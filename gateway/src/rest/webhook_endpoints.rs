@@ -242,7 +242,8 @@ async fn get_webhook_endpoint_health(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamFilters {
-    /// The last sequence that you have; 0 for the first. What retention has dropped gives 410, which names the oldest number still there.
+    /// The last sequence that you have; 0 for the first. What retention has dropped gives 410, which names the oldest number still there; a number beyond the
+    /// newest gives 422.
     #[param(minimum = 0, default = 0)]
     after: Option<String>,
 }

@@ -112,10 +112,6 @@ async fn a_stream_is_read_on_from_any_number() {
         sequences(&read(&world, endpoint, 3, 2).await.unwrap()),
         Vec::<i64>::new()
     );
-    assert_eq!(
-        sequences(&read(&world, endpoint, 99, 2).await.unwrap()),
-        Vec::<i64>::new()
-    );
 }
 
 #[tokio::test]
@@ -154,6 +150,21 @@ async fn a_person_who_was_erased_is_in_no_event_any_more() {
         page.data[0].data.as_ref().unwrap().get(),
         r#"{"id":"a","version":1}"#
     );
+}
+
+#[tokio::test]
+async fn a_number_that_the_stream_has_not_come_to_is_an_error_that_names_the_newest() {
+    let world = World::new().await;
+    let endpoint = world.endpoint(None).await.endpoint.id;
+    world.append(&[made("a", 1), made("b", 1)]).await;
+    world.relay_all().await;
+    let page = read(&world, endpoint, 2, 10).await.unwrap();
+    assert_eq!((page.data.len(), page.last_sequence), (0, 2));
+    let beyond = read(&world, endpoint, 3, 10).await.unwrap_err();
+    let Error::InvalidFields(faults) = beyond else {
+        panic!("{beyond:?}");
+    };
+    assert!(faults[0].detail.contains("which is 2;"), "{faults:?}");
 }
 
 #[tokio::test]
