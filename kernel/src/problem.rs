@@ -157,6 +157,7 @@ impl Problem {
                     .as_deref()
                     .or(only.parameter.as_deref())
                     .unwrap_or_default();
+                let place = if place.is_empty() { "the body" } else { place };
                 format!("{place}: {}", only.detail)
             }
             several => format!(

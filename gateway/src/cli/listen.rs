@@ -38,7 +38,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(250);
     stoa listen --forward-to http://localhost:3000/webhooks --events order.placed,order.cancelled --json")]
 pub(super) struct Listen {
     /// Where events are posted to.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     forward_to: Url,
 
     /// The types of events, with commas between. Default: all that the app may see.
@@ -125,6 +125,15 @@ struct Forwarded<'e> {
     error: Option<String>,
     tries: u32,
     duration_ms: u64,
+}
+
+/// A URL that something can be posted to.
+fn http_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error| format!("{error}"))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        _ => Err("it must begin with http:// or https://".to_owned()),
+    }
 }
 
 impl Listen {

@@ -229,6 +229,7 @@ pub(crate) fn invalid_query(error: &axum::extract::rejection::QueryRejection) ->
     // serde names the parameter in its sentence: `unknown field `colour`, expected …` or `status: unknown variant …`.
     let name = text
         .split_once("unknown field `")
+        .or_else(|| text.split_once("duplicate field `"))
         .and_then(|(_, rest)| rest.split('`').next())
         .or_else(|| {
             text.rsplit_once("query string: ")

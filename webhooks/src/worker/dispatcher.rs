@@ -509,7 +509,7 @@ impl Dispatcher {
                     .collect();
                 for lease in leases {
                     if fences.get(&lease.endpoint) != Some(&lease.fence) {
-                        tracing::warn!(endpoint.id = %lease.endpoint, "a lane was lost to another worker");
+                        tracing::warn!(endpoint.id = %lease.endpoint, "a lane is no longer ours: its endpoint was deleted, or another worker has it");
                         self.forget(lease.endpoint);
                     }
                 }
