@@ -112,7 +112,7 @@ fn structural_faults<T: DeserializeOwned + Validate>(mut document: Value) -> Vec
         let detail = match code {
             "unknown_field" => "there is no such field here".to_owned(),
             "required" => "must be given".to_owned(),
-            _ => shortened(message),
+            _ => shortened(in_words_of_json(&message)),
         };
         faults.push(FieldError::at(pointer.clone(), code, detail));
         if code == "required" || !cut(&mut document, &pointer) {
@@ -120,6 +120,34 @@ fn structural_faults<T: DeserializeOwned + Validate>(mut document: Value) -> Vec
         }
     }
     faults
+}
+
+/// What serde says of a value that does not fit, which names types of Rust.
+fn in_words_of_json(message: &str) -> String {
+    let found = [
+        ("invalid type: map", "invalid type: object"),
+        ("invalid type: sequence", "invalid type: array"),
+        ("unknown variant", "unknown value"),
+    ];
+    let found = found.into_iter().find_map(|(rust, json)| {
+        let rest = message.strip_prefix(rust)?;
+        Some(format!("{json}{rest}"))
+    });
+    let message = found.unwrap_or_else(|| message.to_owned());
+    let Some((found, expected)) = message.rsplit_once(", expected ") else {
+        return message;
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a map" => "an object",
+        "a sequence" => "an array",
+        "string or map" => "a string",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
 }
 
 /// What serde says of a value repeats it, however long it is; the client has it already.
@@ -331,6 +359,38 @@ mod tests {
                 )),
                 [pair("/urgency", "invalid")]
             );
+        }
+    }
+
+    #[test]
+    fn a_fault_speaks_of_json() {
+        let details = |json: &str| match from_json_line::<Order>(json.as_bytes()) {
+            Err(JsonError::Fields(errors)) => {
+                errors.into_iter().map(|error| error.detail).collect()
+            }
+            _ => Vec::new(),
+        };
+        let order = |fields: &str| format!(r#"{{"reference": "a", {fields}}}"#);
+        for (fields, detail) in [
+            (r#""lines": {}"#, "invalid type: object, expected an array"),
+            (
+                r#""lines": [5]"#,
+                "invalid type: integer `5`, expected an object",
+            ),
+            (
+                r#""lines": [{"quantity": -1}]"#,
+                "invalid value: integer `-1`, expected a whole number that is not negative",
+            ),
+            (
+                r#""lines": [], "urgency": "High""#,
+                "unknown value `High`, expected `Low`",
+            ),
+            (
+                r#""lines": [], "note": ["x, expected u8"]"#,
+                "invalid type: array, expected a string",
+            ),
+        ] {
+            assert_eq!(details(&order(fields)), [detail]);
         }
     }
 
