@@ -24,8 +24,10 @@ use crate::{
     endpoint::EndpointId,
 };
 
+mod lane;
 mod reach;
 
+use lane::{Lane, Meanwhile, Out};
 use reach::Reach;
 pub(crate) use reach::{Extent, ReadAfter, Want};
 
@@ -41,9 +43,6 @@ pub(super) const READ_ROWS_MAX: usize = 1_000;
 /// Rows that a probe of an endpoint needs.
 const PROBE_ROWS: usize = 1;
 
-/// A lane is read again once fewer rows than this wait in memory: so many that they last for as long as a read takes, and so few that it brings as many.
-const READ_BELOW_ROWS: usize = READ_ROWS_MAX / 2;
-
 /// The longest that an endpoint's own `Retry-After` holds back its other deliveries; each delivery waits for itself as long as was asked.
 const PAUSE_MAX: Duration = Duration::from_mins(5);
 
@@ -55,105 +54,6 @@ pub(super) enum Ending {
     Failed(Option<Timestamp>),
     /// The receiver is gone: its endpoint is disabled, or goes elsewhere by now.
     Gone,
-}
-
-#[derive(Debug)]
-struct Lane<T> {
-    lease: Lease,
-    wishes: Wishes,
-    queue: Queue<T>,
-    /// Deliveries that were handed out and are not recorded yet.
-    out: HashMap<i64, Out>,
-    /// Requests that are not answered yet.
-    in_flight: usize,
-    /// Deliveries that were answered and are not recorded yet.
-    unrecorded: usize,
-    /// Those of them whose receiver said that it is gone: whether anything more is to be sent is known once that is recorded.
-    gone: usize,
-    window: Window,
-    rate: Option<Rate>,
-    breaker: Breaker,
-    /// Whether the table still has it that the breaker is not closed.
-    is_noted_open: bool,
-    /// The receiver asked to be left alone until then.
-    paused_until: Option<Timestamp>,
-    /// Whether it has a place among the turns of its merchant.
-    has_turn: bool,
-    /// Its signal when its endpoint was last read, which may have been changed since if it is another now.
-    aimed_at: Signal,
-    /// Whether the table may hold due rows that are not known here.
-    unread: bool,
-    reach: Reach,
-    /// While a read is under way: what has changed since it began, which it may not have seen.
-    reading: Option<Meanwhile>,
-}
-
-/// What was recorded while a read was under way.
-#[derive(Debug, Default)]
-struct Meanwhile {
-    /// Deliveries that may look due to it, and are not.
-    recorded: HashSet<i64>,
-    /// Resources of which one is to be delivered again, later: what it found behind that one has to wait.
-    held_back: HashSet<i64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Out {
-    bytes: usize,
-    resource: Option<i64>,
-    is_answered: bool,
-    is_gone: bool,
-}
-
-impl<T> Lane<T> {
-    fn concurrency(&self, limits: &Limits) -> usize {
-        let limit = self
-            .wishes
-            .concurrency_max
-            .unwrap_or(limits.in_flight_per_endpoint);
-        self.window.size(limit)
-    }
-
-    /// Whether a request may be sent now; if that is only a matter of time, when it may.
-    fn is_free(&self, limits: &Limits, now: Timestamp) -> Result<(), Option<Timestamp>> {
-        if self.queue.is_empty()
-            || self.gone > 0
-            || !self.breaker.lets_pass(self.in_flight)
-            || self.in_flight >= self.concurrency(limits)
-            || self.unrecorded >= limits.unrecorded_per_endpoint
-        {
-            return Err(None);
-        }
-        let free_at = self.rate.map(|rate| rate.free_at()).max(self.paused_until);
-        match free_at {
-            Some(free_at) if free_at > now => Err(Some(free_at)),
-            _ => Ok(()),
-        }
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.out
-            .values()
-            .map(|out| out.bytes)
-            .sum::<usize>()
-            .saturating_add(self.queue.bytes())
-    }
-
-    fn rest_until(&self) -> Option<Timestamp> {
-        match self.breaker.state() {
-            breaker::State::Open { until } => Some(until),
-            breaker::State::Closed { .. } | breaker::State::HalfOpen => None,
-        }
-    }
-
-    fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let paused_until = self.paused_until.filter(|until| *until > now);
-        self.rest_until().max(paused_until)
-    }
-
-    fn is_in_doubt(&self, now: Timestamp) -> bool {
-        self.aimed_at != self.lease.signal && self.quiet_until(now).is_some()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -784,16 +684,6 @@ impl<T> Lanes<T> {
             }
         }
         Some(lane.window)
-    }
-}
-
-impl<T> Lane<T> {
-    fn wants_rows(&self) -> bool {
-        self.unread
-            && self.reading.is_none()
-            && self.rest_until().is_none()
-            && self.queue.len() < READ_BELOW_ROWS
-            && !(self.breaker.openings() > 0 && self.in_flight > 0)
     }
 }
 
