@@ -106,6 +106,8 @@ pub async fn ensure_partitions(connection: &mut PgConnection, now: Timestamp) ->
     // Two processes that start at once would both find a partition missing.
     tx.execute("select pg_advisory_xact_lock(hashtext('stoa.partitions'))")
         .await?;
+    let timeout = format!("set local lock_timeout = '{LOCK_TIMEOUT}'");
+    tx.execute(AssertSqlSafe(timeout)).await?;
     let existing = partitions(&mut tx).await?;
     for day in (0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead))) {
         for table in PARTITIONED {
@@ -134,8 +136,7 @@ async fn create_partition(
     // Policies are the parent's; asked by its own name, a partition shows nothing, not even to its owner.
     // A history is looked through for its statistics when it has doubled: by default that is done for each tenth more, and costs a busy day more than its writes.
     let statement = format!(
-        "set local lock_timeout = '{LOCK_TIMEOUT}';
-        create table {partition} partition of {table} for values from ('{from}') to ('{to}') with (autovacuum_analyze_scale_factor = 1);
+        "create table {partition} partition of {table} for values from ('{from}') to ('{to}') with (autovacuum_analyze_scale_factor = 1);
         alter table {partition} enable row level security, force row level security"
     );
     match savepoint.execute(AssertSqlSafe(statement)).await {
