@@ -133,6 +133,7 @@ async fn import_catalog(
     let replayed = session.is_continued();
     let results = session.results(0);
     let version = request.version();
+    // It goes on after its answer has begun, and in the request's trace.
     let trace = request.extensions().get::<Arc<Carried>>().cloned();
     let body = pieces(request.into_body(), version);
     tokio::spawn(async move {
